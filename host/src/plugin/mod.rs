@@ -1,0 +1,1 @@
+//! Handlers as WebAssembly components: the only module that names wasmtime.
