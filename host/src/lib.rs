@@ -1,7 +1,9 @@
 //! FlowKit's worker host. `ARCHITECTURE.md` at the repository's root is the map.
 
+pub mod bus;
 pub mod clock;
 pub mod handler;
 pub mod metrics;
 pub mod plugin;
+pub mod store;
 pub mod types;
