@@ -6,5 +6,6 @@ pub mod handler;
 pub mod metrics;
 pub mod plugin;
 pub mod protocol;
+pub mod settings;
 pub mod store;
 pub mod types;
