@@ -8,4 +8,5 @@ pub mod plugin;
 pub mod protocol;
 pub mod settings;
 pub mod store;
+pub mod tasks;
 pub mod types;
