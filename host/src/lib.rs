@@ -5,5 +5,7 @@ pub mod clock;
 pub mod handler;
 pub mod metrics;
 pub mod plugin;
+pub mod protocol;
+pub mod settings;
 pub mod store;
 pub mod types;

@@ -1,1 +1,3 @@
+//! The `flowkit` binary.
+
 fn main() {}
