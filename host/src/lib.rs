@@ -3,6 +3,7 @@
 pub mod bus;
 pub mod clock;
 pub mod handler;
+pub mod health;
 pub mod input;
 pub mod metrics;
 pub mod plugin;
