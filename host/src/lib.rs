@@ -7,5 +7,6 @@ pub mod metrics;
 pub mod plugin;
 pub mod protocol;
 pub mod settings;
+pub mod sqlite;
 pub mod store;
 pub mod types;
