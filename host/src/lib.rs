@@ -3,10 +3,14 @@
 pub mod bus;
 pub mod clock;
 pub mod handler;
+pub mod input;
 pub mod metrics;
 pub mod plugin;
 pub mod protocol;
+pub mod run;
 pub mod settings;
 pub mod sqlite;
 pub mod store;
+pub mod tasks;
 pub mod types;
+pub mod uids;
