@@ -10,6 +10,7 @@ pub mod plugin;
 pub mod protocol;
 pub mod run;
 pub mod settings;
+pub mod sqlite;
 pub mod store;
 pub mod tasks;
 pub mod types;
