@@ -1,6 +1,8 @@
 //! FlowKit's worker host. `ARCHITECTURE.md` at the repository's root is the map.
 
+pub mod app;
 pub mod bus;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod discovery;
@@ -8,6 +10,7 @@ pub mod handler;
 pub mod health;
 pub mod input;
 pub mod intake;
+pub mod logging;
 pub mod metrics;
 pub mod plugin;
 pub mod protocol;
