@@ -2,6 +2,7 @@
 
 pub mod bus;
 pub mod clock;
+pub mod coordinator;
 pub mod handler;
 pub mod metrics;
 pub mod plugin;
