@@ -1,1 +1,33 @@
 //! Handlers as WebAssembly components: the only module that names wasmtime.
+//!
+//! An [`Engine`] loads a component file into a [`Plugin`] and says precisely why it cannot
+//! ([`CheckError`]); a plugin opens sessions, one instance for one run; [`Plugins`] maps
+//! roles to plugins.
+//!
+//! A guest gets nothing by default: no files, no network, no environment, no arguments.
+//! What its configuration grants ([`HandlerConfig`]) is all it sees.
+
+mod bindings;
+mod config;
+mod context;
+mod contract;
+mod engine;
+mod faults;
+mod file;
+mod instance;
+mod json;
+mod limits;
+mod load;
+mod output;
+mod registry;
+mod results;
+mod text;
+mod timing;
+mod wit_text;
+
+pub use config::{BadLimit, DirGrant, HandlerConfig, Limits};
+pub use contract::{Difference, WORLD_VERSION};
+pub use engine::{Engine, EngineError};
+pub use file::NotWasm;
+pub use load::{CheckError, Inspection, Plugin, check};
+pub use registry::{LoadError, PluginConfig, Plugins};

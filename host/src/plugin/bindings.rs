@@ -1,0 +1,11 @@
+//! The host side of `wit/worker.wit`, generated.
+
+wasmtime::component::bindgen!({
+    path: "../wit",
+    world: "handler-world",
+    imports: {
+        "flowkit:worker/host.sleep": async | trappable,
+        default: trappable,
+    },
+    exports: { default: async },
+});

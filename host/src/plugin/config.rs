@@ -1,0 +1,149 @@
+//! What a configuration says about one role's handler.
+
+use std::num::{NonZeroU32, NonZeroU64};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// `handlers.ROLE` of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HandlerConfig {
+    /// The component's file. Whoever reads the configuration makes it absolute, or relative
+    /// to the process's directory.
+    pub component: PathBuf,
+    /// Directories the handler may use; none by default.
+    #[serde(default)]
+    pub dirs: Vec<DirGrant>,
+    /// What one instance may use.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+impl HandlerConfig {
+    /// A handler that is granted nothing and has the default limits.
+    pub fn new(component: impl Into<PathBuf>) -> Self {
+        Self { component: component.into(), dirs: Vec::new(), limits: Limits::default() }
+    }
+}
+
+/// A directory that a handler sees, with everything below it. Neither `..` nor a symbolic
+/// link leads out of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DirGrant {
+    /// The directory on this machine; resolved like [`HandlerConfig::component`].
+    pub host: PathBuf,
+    /// Its name for the handler, such as `/data`.
+    pub guest: String,
+    /// True to let the handler create, change and delete files there.
+    #[serde(default)]
+    pub write: bool,
+}
+
+/// What one instance of a handler may use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Bytes of all linear memories and tables together; default 256 MiB. A refused growth
+    /// that ends the handler is reported as `memory_limit`.
+    pub memory_bytes: NonZeroU64,
+    /// Milliseconds one call of a handler's function may take; default 300,000. Shortly
+    /// before (5 s, or half of the limit where that is less) `cancelled` shows the source
+    /// `time_limit`; at the limit the instance is ended with `time_limit`.
+    pub call_time_ms: NonZeroU32,
+    /// Bytes of one JSON text from the handler: a batch's payload, a result, an artifact's
+    /// `meta`; default 16 MiB, at most 256 MiB.
+    pub result_bytes: NonZeroU32,
+    /// Lines a second that one run may write to the log by `log`, stdout and stderr
+    /// together; default 200. What is above is counted and left out. Zero: none.
+    pub log_lines_per_sec: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory_bytes: NonZeroU64::new(256 << 20).unwrap_or(NonZeroU64::MAX),
+            call_time_ms: NonZeroU32::new(300_000).unwrap_or(NonZeroU32::MAX),
+            result_bytes: NonZeroU32::new(16 << 20).unwrap_or(NonZeroU32::MAX),
+            log_lines_per_sec: 200,
+        }
+    }
+}
+
+/// A limit outside its range.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("limits.{key} is {value}; it must be between {min} and {max}")]
+pub struct BadLimit {
+    /// Which limit.
+    pub key: &'static str,
+    /// What it was set to.
+    pub value: u64,
+    /// The least that works.
+    pub min: u64,
+    /// The most that is allowed.
+    pub max: u64,
+}
+
+impl Limits {
+    /// Whether every limit is in its range.
+    pub fn check(&self) -> Result<(), BadLimit> {
+        // A component's first memory alone takes about 1 MiB; 4 GiB is all it can address.
+        within("memory_bytes", self.memory_bytes.get(), 1 << 20, 4 << 30)?;
+        within("result_bytes", u64::from(self.result_bytes.get()), 1 << 10, 256 << 20)
+    }
+
+    /// [`Limits::call_time_ms`] as a duration.
+    pub fn call_time(&self) -> Duration {
+        Duration::from_millis(u64::from(self.call_time_ms.get()))
+    }
+
+    /// [`Limits::result_bytes`] as a length.
+    pub fn result_len(&self) -> usize {
+        usize::try_from(self.result_bytes.get()).unwrap_or(usize::MAX)
+    }
+}
+
+fn within(key: &'static str, value: u64, min: u64, max: u64) -> Result<(), BadLimit> {
+    if (min..=max).contains(&value) { Ok(()) } else { Err(BadLimit { key, value, min, max }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handler_needs_only_its_component() {
+        let config: HandlerConfig =
+            serde_json::from_str(r#"{"component": "echo.wasm"}"#).expect("parses");
+        assert_eq!(config, HandlerConfig::new("echo.wasm"));
+        config.limits.check().expect("the defaults are in range");
+    }
+
+    #[test]
+    fn unknown_keys_are_refused_at_every_level() {
+        for text in [
+            r#"{"component": "a.wasm", "env": {}}"#,
+            r#"{"component": "a.wasm", "dirs": [{"host": "/d", "guest": "/d", "mode": "rw"}]}"#,
+            r#"{"component": "a.wasm", "limits": {"memory": 5}}"#,
+        ] {
+            let error = serde_json::from_str::<HandlerConfig>(text).expect_err(text);
+            assert!(error.to_string().contains("unknown field"), "{error}");
+        }
+    }
+
+    #[test]
+    fn limits_name_their_range() {
+        let limits = Limits { memory_bytes: NonZeroU64::MIN, ..Limits::default() };
+        insta::assert_snapshot!(
+            limits.check().expect_err("too small"),
+            @"limits.memory_bytes is 1; it must be between 1048576 and 4294967296"
+        );
+        let zero = serde_json::from_str::<Limits>(r#"{"call_time_ms": 0}"#).expect_err("zero");
+        insta::assert_snapshot!(
+            zero,
+            @"invalid value: integer `0`, expected a nonzero u32 at line 1 column 18"
+        );
+    }
+}

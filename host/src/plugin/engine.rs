@@ -1,0 +1,120 @@
+//! The settings all guests run under, and the clock that interrupts them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use wasmtime::component::{HasSelf, Linker};
+use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+use super::bindings::HandlerWorld;
+use super::context::Guest;
+
+/// How often a running guest is asked whether it may go on.
+const TICK: Duration = Duration::from_millis(5);
+
+/// Instances that may live at once. More runs than this wait for one that ends.
+const SLOTS: u32 = 64;
+/// Most memories of one component (QuickJS guests have two).
+const MEMORIES: u32 = 2;
+/// Most tables of one component (Python and stubbed QuickJS guests have two and three).
+const TABLES: u32 = 4;
+/// Most core instances of one component (Python guests have 14).
+const CORE_INSTANCES: u32 = 40;
+
+/// Compiles components and runs their instances. Cheap to clone; one for a process.
+#[derive(Clone)]
+pub struct Engine {
+    pub(super) engine: wasmtime::Engine,
+    pub(super) linker: Arc<Linker<Guest>>,
+    pub(super) slots: Arc<Semaphore>,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").finish_non_exhaustive()
+    }
+}
+
+/// Why no guest can run in this process.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The machine lacks what compiled WebAssembly needs.
+    #[error("the WebAssembly engine cannot start on this machine: {0}")]
+    Settings(String),
+    /// No thread for the interrupt clock.
+    #[error("cannot start the thread that interrupts handlers: {0}")]
+    Ticker(#[source] std::io::Error),
+}
+
+impl Engine {
+    /// Starts the engine and the thread that interrupts guests; the thread ends with the
+    /// engine's last clone. Where the machine does not give the address space for pooled
+    /// instances (about 520 GiB, reserved and not used), instances are allocated one by
+    /// one, which costs about 20 µs a run, and a warning says so.
+    pub fn new() -> Result<Self, EngineError> {
+        let engine = match wasmtime::Engine::new(config().allocation_strategy(pooling())) {
+            Ok(engine) => engine,
+            Err(error) => {
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    "no address space for pooled instances: each is allocated when needed; \
+                     a limit on virtual memory (`ulimit -v`) is the usual reason"
+                );
+                wasmtime::Engine::new(&config()).map_err(settings)?
+            }
+        };
+        tick(&engine)?;
+        let mut linker = Linker::new(&engine);
+        wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(settings)?;
+        HandlerWorld::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)
+            .map_err(settings)?;
+        let slots = Arc::new(Semaphore::new(SLOTS as usize));
+        Ok(Self { engine, linker: Arc::new(linker), slots })
+    }
+}
+
+fn settings(error: wasmtime::Error) -> EngineError {
+    EngineError::Settings(format!("{error:#}"))
+}
+
+fn config() -> Config {
+    let mut config = Config::new();
+    // Synchronous WIT functions only: without component-model async a call costs a third.
+    config.concurrency_support(false);
+    config.epoch_interruption(true);
+    // A trap's function numbers tell an author nothing; the guest's stderr does.
+    config.wasm_backtrace_max_frames(None);
+    config
+}
+
+fn pooling() -> InstanceAllocationStrategy {
+    // Per-component maxima times the slots: whatever passes the check at load finds room.
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(SLOTS)
+        .total_core_instances(SLOTS * CORE_INSTANCES)
+        .total_memories(SLOTS * MEMORIES)
+        .total_tables(SLOTS * TABLES)
+        .total_stacks(SLOTS)
+        .max_core_instances_per_component(CORE_INSTANCES)
+        .max_memories_per_component(MEMORIES)
+        .max_tables_per_component(TABLES);
+    InstanceAllocationStrategy::Pooling(pool)
+}
+
+/// Moves the engine's epoch forward until the engine is gone. A thread of its own, because
+/// a guest that occupies every async thread must still be interrupted.
+fn tick(engine: &wasmtime::Engine) -> Result<(), EngineError> {
+    let engine = engine.weak();
+    std::thread::Builder::new()
+        .name("plugin-ticker".to_owned())
+        .spawn(move || {
+            while let Some(engine) = engine.upgrade() {
+                engine.increment_epoch();
+                drop(engine);
+                std::thread::sleep(TICK);
+            }
+        })
+        .map(drop)
+        .map_err(EngineError::Ticker)
+}

@@ -1,0 +1,190 @@
+//! What ended an instance, in words its author can use.
+
+use std::fmt::Write as _;
+
+use wasmtime::Trap;
+use wasmtime_wasi::I32Exit;
+
+use super::text;
+use crate::handler::{FaultCode, HostFault};
+
+/// What is known about a call that ended in a trap.
+pub(super) struct Wreck<'a> {
+    /// The WIT function.
+    pub(super) function: &'a str,
+    /// wasmtime's error.
+    pub(super) error: &'a wasmtime::Error,
+    /// What the guest wrote to stderr during the call, its end.
+    pub(super) stderr: &'a str,
+    /// The memory limit and what the guest wanted instead, if it was refused.
+    pub(super) refused: Option<(usize, usize)>,
+}
+
+/// The fault to report for it.
+pub(super) fn explain(wreck: &Wreck<'_>) -> HostFault {
+    let (code, what) = cause(wreck);
+    let mut message = format!("{}: {what}", wreck.function);
+    let said = wreck.stderr.trim();
+    if !said.is_empty() && !message.contains(said) {
+        // The reason comes first, so that it survives when the whole is cut.
+        let _ = write!(message, "\nthe handler's stderr ended with:\n{said}");
+    }
+    HostFault { code, message: text::message(&message) }
+}
+
+/// A call that was stopped at its limit.
+pub(super) fn time_limit(function: &str, limit: std::time::Duration) -> HostFault {
+    let ms = limit.as_millis();
+    let advice = match function {
+        "cleanup" | "describe" => "keep it short",
+        _ => "raise limits.call_time_ms, or give each batch less to do",
+    };
+    HostFault {
+        code: FaultCode::TimeLimit,
+        message: format!("{function} was stopped at its limit of {ms} ms; {advice}"),
+    }
+}
+
+fn cause(wreck: &Wreck<'_>) -> (FaultCode, String) {
+    if let Some((limit, wanted)) = wreck.refused {
+        let needs = format!(
+            "the handler wanted {wanted} bytes of memory; limits.memory_bytes allows {limit}"
+        );
+        return (FaultCode::MemoryLimit, needs);
+    }
+    if let Some(exit) = wreck.error.downcast_ref::<I32Exit>() {
+        let what =
+            format!("the handler ended itself with exit({}); return an error instead", exit.0);
+        return (FaultCode::HandlerTrap, what);
+    }
+    if let Some(panic) = panic_in(wreck.stderr) {
+        return (FaultCode::HandlerPanic, panic);
+    }
+    if let Some(trap) = wreck.error.downcast_ref::<Trap>() {
+        return (FaultCode::HandlerTrap, trap_words(*trap));
+    }
+    refused_value(wreck.error)
+}
+
+/// The message of a panic or of an exception nobody caught, as the languages print it.
+fn panic_in(stderr: &str) -> Option<String> {
+    rust_panic(stderr).or_else(|| go_panic(stderr)).or_else(|| python_traceback(stderr))
+}
+
+/// `thread '…' panicked at src/lib.rs:1:2:⏎message⏎note: run with …`. Guests on QuickJS
+/// end this way too, with the JavaScript error and its stack as the message.
+fn rust_panic(stderr: &str) -> Option<String> {
+    let start = stderr.rfind("panicked at ")?;
+    let told = &stderr[start..];
+    let end = told.find("\nnote: ").or_else(|| told.find("\nstack backtrace:"));
+    let told = told[..end.unwrap_or(told.len())].trim_end();
+    let (place, message) = told.split_once(":\n").unwrap_or((told, ""));
+    Some(if message.is_empty() { place.to_owned() } else { format!("{place}: {message}") })
+}
+
+/// `panic: message⏎⏎goroutine 1 [running]: …`; `fatal error: …` likewise.
+fn go_panic(stderr: &str) -> Option<String> {
+    let line = |line: &&str| line.starts_with("panic: ") || line.starts_with("fatal error: ");
+    let first = stderr.lines().find(line)?;
+    stderr.contains("\ngoroutine ").then(|| first.to_owned())
+}
+
+/// `Traceback (most recent call last):⏎  File …⏎ValueError: message`: the last line that
+/// is not indented is the exception.
+fn python_traceback(stderr: &str) -> Option<String> {
+    let start = stderr.rfind("Traceback (most recent call last):")?;
+    let exception = stderr[start..]
+        .lines()
+        .skip(1)
+        .find(|line| !line.is_empty() && !line.starts_with([' ', '\t']))?;
+    Some(format!("an exception was not caught: {exception}"))
+}
+
+fn trap_words(trap: Trap) -> String {
+    match trap {
+        Trap::StackOverflow => {
+            "stack overflow: the handler's calls are nested too deep (endless recursion?)"
+                .to_owned()
+        }
+        Trap::MemoryOutOfBounds => "the handler read or wrote outside its memory; recursion that \
+             is too deep can end like this too"
+            .to_owned(),
+        Trap::UnreachableCodeReached => "the handler aborted (`unreachable`) and left no message \
+             on stderr"
+            .to_owned(),
+        other => {
+            let text = other.to_string();
+            format!("the handler trapped: {}", text.trim_start_matches("wasm trap: "))
+        }
+    }
+}
+
+/// A trap of the host's making: what the guest handed over could not be taken.
+fn refused_value(error: &wasmtime::Error) -> (FaultCode, String) {
+    let reason = error.root_cause().to_string();
+    if reason.contains("fuel allocated for hostcalls") {
+        let what = "the handler handed over more data in one call than limits.result_bytes \
+                    allows. Yield smaller batches, or write the data elsewhere and return where \
+                    it is";
+        return (FaultCode::ResultTooLarge, what.to_owned());
+    }
+    if error.is::<std::str::Utf8Error>() || error.is::<std::char::DecodeUtf16Error>() {
+        let what = format!("the handler handed over text that is not valid Unicode: {reason}");
+        return (FaultCode::BadOutput, what);
+    }
+    (FaultCode::HandlerTrap, format!("the handler trapped: {reason}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn explained(error: wasmtime::Error, stderr: &str) -> String {
+        let wreck = Wreck { function: "process-batch", error: &error, stderr, refused: None };
+        explain(&wreck).to_string()
+    }
+
+    fn unreachable() -> wasmtime::Error {
+        Trap::UnreachableCodeReached.into()
+    }
+
+    #[test]
+    fn panics_are_recognised_in_every_language() {
+        let rust = "\nthread '<unnamed>' (1) panicked at src/lib.rs:10:5:\nindex out of bounds: \
+                    the len is 3\nnote: run with `RUST_BACKTRACE=1` environment variable\n";
+        insta::assert_snapshot!(explained(unreachable(), rust), @"");
+        let go = "panic: assignment to entry in nil map\n\ngoroutine 1 [running]:\nmain.main()\n";
+        insta::assert_snapshot!(explained(unreachable(), go), @"");
+        let python = "Traceback (most recent call last):\n  File \"app.py\", line 3, in run\n    \
+                      raise ValueError(\"no\")\nValueError: no\n";
+        insta::assert_snapshot!(explained(unreachable(), python), @"");
+    }
+
+    #[test]
+    fn traps_are_put_into_words() {
+        insta::assert_snapshot!(explained(unreachable(), ""), @"");
+        insta::assert_snapshot!(explained(Trap::StackOverflow.into(), "deep\n"), @"");
+        insta::assert_snapshot!(explained(Trap::IntegerDivisionByZero.into(), ""), @"");
+        insta::assert_snapshot!(explained(I32Exit(3).into(), "bye"), @"");
+    }
+
+    #[test]
+    fn the_limiters_count_wins_over_the_traps_words() {
+        let error = unreachable();
+        let wreck = Wreck {
+            function: "init",
+            error: &error,
+            stderr: "memory allocation of 99 bytes failed\n",
+            refused: Some((1000, 1099)),
+        };
+        insta::assert_snapshot!(explain(&wreck), @"");
+    }
+
+    #[test]
+    fn a_long_message_is_cut_after_its_reason() {
+        let stderr = format!("panicked at src/lib.rs:1:1:\nboom\nnote: {}", "x".repeat(9_000));
+        let told = explained(unreachable(), &stderr);
+        assert!(told.len() <= text::MAX_MESSAGE + 20, "{}", told.len());
+        assert!(told.starts_with("handler_panic: process-batch: panicked at src/lib.rs:1:1: boom"));
+    }
+}

@@ -1,0 +1,403 @@
+//! One instance of a handler: the session of one run.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::{Map, Value};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+use wasmtime::component::ResourceTable;
+use wasmtime::{Store, Trap, UpdateDeadline};
+use wasmtime_wasi::{FsPerms, WasiCtx};
+
+use super::bindings::HandlerWorld;
+use super::bindings::exports::flowkit::worker::handler as wit;
+use super::config::{DirGrant, HandlerConfig};
+use super::context::{Guest, OpenBatch};
+use super::engine::Engine;
+use super::faults::{self, Wreck};
+use super::limits::Allocations;
+use super::load::{CheckError, Compiled, Plugin};
+use super::output::{Level, Output, Stream};
+use super::results;
+use super::text;
+use super::timing::{Stopped, Timing};
+use crate::handler::{
+    AdapterProposal, Batch, BatchOutput, CallError, CancelFlag, Classification, FaultCode,
+    FinalOutput, HandlerError, HostFault, OpenError, OpenRequest, Session, YieldedBatch,
+};
+use crate::metrics::Totals;
+
+/// `cleanup`'s limit.
+const CLEANUP: Duration = Duration::from_secs(5);
+/// The limit of a trial instance and its `describe`.
+const TRIAL: Duration = Duration::from_secs(10);
+/// Longest `detail` of an error.
+const MAX_DETAIL: usize = 64 << 10;
+/// What one call may hand over besides a result: uids, messages, pieces of output.
+const SMALL_CHANGE: usize = 1 << 20;
+/// Files, streams and timers a guest may hold at once.
+const MAX_HANDLES: usize = 1_024;
+
+/// A live instance. Its store is never used again after a trap or a dropped call.
+pub(super) struct Instance {
+    digest: Arc<str>,
+    store: Store<Guest>,
+    world: HandlerWorld,
+    cancel: CancelFlag,
+    call_time: Duration,
+    max_result: usize,
+    alive: bool,
+    // Last: given back when the store is gone.
+    _slot: OwnedSemaphorePermit,
+}
+
+/// Instantiates a plugin for a run.
+pub(super) async fn open(plugin: &Plugin, request: OpenRequest) -> Result<Instance, OpenError> {
+    let limits = &plugin.config.limits;
+    let info = serde_json::to_string(&request.info).map_err(|error| HostFault {
+        code: FaultCode::HandlerTrap,
+        message: format!("run-info cannot be written as JSON: {error}"),
+    })?;
+    let output = Output::new(Some(&request.info), limits.log_lines_per_sec);
+    let timing = Timing::new("instantiation", limits.call_time(), request.cancel.clone());
+    let guest = guest(&plugin.config, output, timing, Some(info)).map_err(vanished)?;
+    Ok(start(&plugin.engine, &plugin.compiled, guest, request.cancel).await?)
+}
+
+/// Instantiates a component without a run and asks who it is.
+pub(super) async fn describe(
+    engine: &Engine,
+    compiled: &Compiled,
+    config: &HandlerConfig,
+) -> Result<Map<String, Value>, HostFault> {
+    let cancel = CancelFlag::default();
+    let output = Output::new(None, config.limits.log_lines_per_sec);
+    let timing = Timing::new("instantiation", TRIAL, cancel.clone());
+    let guest = guest(config, output, timing, None).map_err(vanished)?;
+    let mut instance = start(engine, compiled, guest, cancel).await?;
+    instance.describe().await
+}
+
+/// Whether every granted directory is there, and named once.
+pub(super) fn check_dirs(dirs: &[DirGrant]) -> Result<(), CheckError> {
+    for (index, dir) in dirs.iter().enumerate() {
+        let problem = if dir.guest.is_empty() {
+            Some("its name for the handler is empty")
+        } else if dirs[..index].iter().any(|other| other.guest == dir.guest) {
+            Some("another directory has the same name for the handler")
+        } else {
+            None
+        };
+        let opened = match problem {
+            Some(problem) => Err(std::io::Error::other(problem)),
+            None => std::fs::read_dir(&dir.host).map(drop),
+        };
+        opened.map_err(|error| CheckError::Dir {
+            host: dir.host.clone(),
+            guest: dir.guest.clone(),
+            error,
+        })?;
+    }
+    Ok(())
+}
+
+fn vanished(error: wasmtime::Error) -> HostFault {
+    HostFault {
+        code: FaultCode::HandlerTrap,
+        message: format!("a granted directory cannot be opened any more: {error:#}"),
+    }
+}
+
+fn guest(
+    config: &HandlerConfig,
+    output: Output,
+    timing: Timing,
+    run_info: Option<String>,
+) -> wasmtime::Result<Guest> {
+    let mut wasi = WasiCtx::builder();
+    wasi.stdout(output.stream(Stream::Stdout)).stderr(output.stream(Stream::Stderr));
+    // Sockets are off unless granted; the builder's default allows creating them.
+    wasi.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
+    for dir in &config.dirs {
+        let permissions = if dir.write { FsPerms::ReadWrite } else { FsPerms::ReadOnly };
+        wasi.preopened_dir(&dir.host, &dir.guest, permissions)?;
+    }
+    let mut resources = ResourceTable::new();
+    resources.set_max_capacity(MAX_HANDLES);
+    Ok(Guest {
+        wasi: wasi.build(),
+        resources,
+        allocations: Allocations::new(config.limits.memory_bytes.get()),
+        output,
+        run_info,
+        totals: Totals::default(),
+        timing,
+        stopped: None,
+        batch: None,
+        max_result: config.limits.result_len(),
+        call_time: config.limits.call_time(),
+    })
+}
+
+async fn start(
+    engine: &Engine,
+    compiled: &Compiled,
+    guest: Guest,
+    cancel: CancelFlag,
+) -> Result<Instance, HostFault> {
+    let slot = Arc::clone(&engine.slots).acquire_owned().await.map_err(|_| HostFault {
+        code: FaultCode::HandlerTrap,
+        message: "the plugin engine is shutting down".to_owned(),
+    })?;
+    let (call_time, max_result) = (guest.call_time, guest.max_result);
+    let timing = guest.timing.clone();
+    let mut store = Store::new(&engine.engine, guest);
+    store.limiter(|guest| &mut guest.allocations);
+    store.set_hostcall_fuel(max_result.saturating_add(SMALL_CHANGE));
+    store.set_max_component_handles(MAX_HANDLES);
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(|mut context| {
+        let guest = context.data_mut();
+        match guest.timing.stop(Instant::now()) {
+            None => Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))),
+            stopped => {
+                guest.stopped = stopped;
+                Ok(UpdateDeadline::Interrupt)
+            }
+        }
+    });
+    let outcome = timing.watch(compiled.pre.instantiate_async(&mut store)).await;
+    match outcome {
+        Ok(Ok(world)) => Ok(Instance {
+            digest: Arc::clone(&compiled.digest),
+            store,
+            world,
+            cancel,
+            call_time,
+            max_result,
+            alive: true,
+            _slot: slot,
+        }),
+        Ok(Err(error)) => Err(match wreck(&mut store, &timing, &error) {
+            CallError::Dead(fault) => fault,
+            _ => cancelled_early(),
+        }),
+        Err(Stopped::TimeLimit) => Err(faults::time_limit("instantiation", timing.limit())),
+        Err(Stopped::Cancelled) => Err(cancelled_early()),
+    }
+}
+
+fn cancelled_early() -> HostFault {
+    HostFault {
+        code: FaultCode::TimeLimit,
+        message: "the run was cancelled while its handler was being instantiated".to_owned(),
+    }
+}
+
+/// What an instance died of.
+fn wreck(store: &mut Store<Guest>, timing: &Timing, error: &wasmtime::Error) -> CallError {
+    let guest = store.data();
+    guest.output.finish();
+    if error.downcast_ref::<Trap>() == Some(&Trap::Interrupt)
+        && let Some(stopped) = guest.stopped
+    {
+        return stopped_call(timing, stopped);
+    }
+    let stderr = guest.output.stderr_tail();
+    let refused = guest.allocations.refused().map(|wanted| (guest.allocations.limit(), wanted));
+    CallError::Dead(faults::explain(&Wreck {
+        function: timing.function,
+        error,
+        stderr: &stderr,
+        refused,
+    }))
+}
+
+fn stopped_call(timing: &Timing, stopped: Stopped) -> CallError {
+    match stopped {
+        Stopped::Cancelled => CallError::Interrupted,
+        Stopped::TimeLimit => CallError::Dead(faults::time_limit(timing.function, timing.limit())),
+    }
+}
+
+/// A call's way back from [`Timing::watch`].
+type Outcome<R> = Result<wasmtime::Result<Result<R, wit::HandlerError>>, Stopped>;
+
+impl Instance {
+    fn call(&self, function: &'static str) -> Timing {
+        Timing::new(function, self.call_time, self.cancel.clone())
+    }
+
+    /// Enters the guest: from here until [`Instance::end`] the instance counts as dead, so
+    /// that a call that is dropped on its way leaves a dead one.
+    fn begin(&mut self, timing: &Timing) -> Result<(), CallError> {
+        if !self.alive {
+            return Err(CallError::Dead(HostFault {
+                code: FaultCode::HandlerTrap,
+                message: format!("{} was called on an instance that has ended", timing.function),
+            }));
+        }
+        self.alive = false;
+        let guest = self.store.data_mut();
+        guest.timing = timing.clone();
+        guest.stopped = None;
+        guest.allocations.forget();
+        guest.output.begin_call();
+        self.store.set_epoch_deadline(1);
+        Ok(())
+    }
+
+    fn end<R>(&mut self, timing: &Timing, outcome: Outcome<R>) -> Result<R, CallError> {
+        match outcome {
+            Ok(Ok(Ok(result))) => {
+                self.alive = true;
+                Ok(result)
+            }
+            Ok(Ok(Err(error))) => {
+                self.alive = true;
+                Err(CallError::Handler(self.handler_error(error)))
+            }
+            Ok(Err(error)) => Err(wreck(&mut self.store, timing, &error)),
+            Err(stopped) => {
+                self.store.data().output.finish();
+                Err(stopped_call(timing, stopped))
+            }
+        }
+    }
+
+    fn handler_error(&self, error: wit::HandlerError) -> HandlerError {
+        let detail = error.detail.filter(|detail| {
+            let fits = detail.len() <= MAX_DETAIL;
+            if !fits {
+                let left_out = "an error's detail is longer than 64 KiB and was left out";
+                self.store.data().output.log(Level::Warn, left_out);
+            }
+            fits
+        });
+        HandlerError { message: text::message(&error.message), detail }
+    }
+
+    async fn describe(&mut self) -> Result<Map<String, Value>, HostFault> {
+        let timing = Timing::new("describe", TRIAL, self.cancel.clone());
+        let described = match self.begin(&timing) {
+            Ok(()) => {
+                let handler = self.world.flowkit_worker_handler();
+                let outcome = timing.watch(handler.call_describe(&mut self.store)).await;
+                self.end(&timing, outcome)
+            }
+            Err(error) => Err(error),
+        };
+        match described {
+            Ok(text) => results::description(&text),
+            Err(CallError::Dead(fault) | CallError::Rejected(fault)) => Err(fault),
+            Err(error) => Err(HostFault {
+                code: FaultCode::BadOutput,
+                message: format!("describe returned an error: {error}"),
+            }),
+        }
+    }
+}
+
+#[async_trait]
+impl Session for Instance {
+    fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    async fn init(&mut self) -> Result<(), CallError> {
+        let timing = self.call("init");
+        self.begin(&timing)?;
+        let info = self.store.data().run_info.clone().unwrap_or_default();
+        let handler = self.world.flowkit_worker_handler();
+        let outcome = timing.watch(handler.call_init(&mut self.store, &info)).await;
+        self.end(&timing, outcome)
+    }
+
+    async fn iter_batches(
+        &mut self,
+        input: &str,
+        checkpoint: Option<&str>,
+    ) -> Result<Option<AdapterProposal>, CallError> {
+        let timing = self.call("iter-batches");
+        self.begin(&timing)?;
+        let handler = self.world.flowkit_worker_handler();
+        let call = handler.call_iter_batches(&mut self.store, input, checkpoint);
+        let outcome = timing.watch(call).await;
+        let proposed = self.end(&timing, outcome)?;
+        proposed
+            .map(|text| results::proposal(&text, self.max_result))
+            .transpose()
+            .map_err(CallError::Rejected)
+    }
+
+    async fn next_batch(&mut self) -> Result<Option<YieldedBatch>, CallError> {
+        let timing = self.call("next-batch");
+        self.begin(&timing)?;
+        let handler = self.world.flowkit_worker_handler();
+        let outcome = timing.watch(handler.call_next_batch(&mut self.store)).await;
+        let batch = self.end(&timing, outcome)?;
+        batch
+            .map(|batch| results::yielded(batch.uid, batch.payload, self.max_result))
+            .transpose()
+            .map_err(CallError::Rejected)
+    }
+
+    async fn process_batch(
+        &mut self,
+        batch: &Batch,
+        totals: &Totals,
+    ) -> Result<BatchOutput, CallError> {
+        let timing = self.call("process-batch");
+        self.begin(&timing)?;
+        let guest = self.store.data_mut();
+        guest.totals.clone_from(totals);
+        guest.batch = Some(OpenBatch::new(batch.uid.to_string()));
+        let handler = self.world.flowkit_worker_handler();
+        let named = wit::Batch { uid: Some(batch.uid.to_string()), payload: batch.payload.clone() };
+        let outcome = timing.watch(handler.call_process_batch(&mut self.store, &named)).await;
+        let left = self.store.data_mut().batch.take();
+        let returned = self.end(&timing, outcome)?;
+        let metrics =
+            results::batch_metrics(&returned, self.max_result).map_err(CallError::Rejected)?;
+        let (partial, checkpoint) = left.map_or((None, None), |b| (b.partial, b.checkpoint));
+        Ok(BatchOutput { metrics, partial, checkpoint })
+    }
+
+    async fn finalize(&mut self, totals: &Totals) -> Result<FinalOutput, CallError> {
+        let timing = self.call("finalize");
+        self.begin(&timing)?;
+        self.store.data_mut().totals.clone_from(totals);
+        let handler = self.world.flowkit_worker_handler();
+        let outcome = timing.watch(handler.call_finalize(&mut self.store)).await;
+        let returned = self.end(&timing, outcome)?;
+        results::final_output(&returned, self.max_result).map_err(CallError::Rejected)
+    }
+
+    async fn classify_error(&mut self, error: &HandlerError) -> Result<Classification, CallError> {
+        let timing = self.call("classify-error");
+        self.begin(&timing)?;
+        let handler = self.world.flowkit_worker_handler();
+        let error =
+            wit::HandlerError { message: error.message.clone(), detail: error.detail.clone() };
+        let outcome = timing.watch(handler.call_classify_error(&mut self.store, &error)).await;
+        match self.end(&timing, outcome) {
+            Ok(said) => Ok(results::classification(said.reason_code, said.permanent)),
+            Err(CallError::Handler(error)) => {
+                let failed = format!("classify-error failed itself: {}", error.message);
+                self.store.data().output.log(Level::Warn, &failed);
+                Ok(results::unclassified())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn cleanup(&mut self) -> Result<(), CallError> {
+        let timing = Timing::new("cleanup", CLEANUP, self.cancel.clone()).whatever_is_cancelled();
+        self.begin(&timing)?;
+        let handler = self.world.flowkit_worker_handler();
+        let outcome = timing.watch(handler.call_cleanup(&mut self.store)).await;
+        self.end(&timing, outcome)
+    }
+}

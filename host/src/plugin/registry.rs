@@ -1,0 +1,111 @@
+//! The live set of plugins: which component serves which role.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use async_trait::async_trait;
+
+use super::config::HandlerConfig;
+use super::engine::Engine;
+use super::load::{CheckError, Compiled, Plugin};
+use crate::handler::{Handlers, OpenError, OpenRequest, Session};
+use crate::types::Role;
+
+/// One entry of the configuration's `handlers`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PluginConfig {
+    /// The role it serves.
+    pub role: Role,
+    /// Its component, grants and limits.
+    pub handler: HandlerConfig,
+}
+
+/// A role whose plugin could not be loaded.
+#[derive(Debug, thiserror::Error)]
+#[error("handlers.{role}: {error}")]
+pub struct LoadError {
+    /// The role.
+    pub role: Role,
+    /// Why.
+    pub error: CheckError,
+}
+
+/// Roles and their plugins. A role's plugin can be replaced at any time: a run keeps the
+/// one it was opened with.
+#[derive(Debug, Default)]
+pub struct Plugins {
+    by_role: RwLock<HashMap<Role, Plugin>>,
+}
+
+impl Plugins {
+    /// Loads every configured plugin; a file that serves several roles is compiled once.
+    /// All failures are reported, not only the first.
+    pub async fn load(engine: &Engine, configs: Vec<PluginConfig>) -> Result<Self, Vec<LoadError>> {
+        let plugins = Self::default();
+        let mut compiled: HashMap<PathBuf, Arc<Compiled>> = HashMap::new();
+        let mut errors = Vec::new();
+        for PluginConfig { role, handler } in configs {
+            let known = compiled.get(&handler.component).cloned();
+            match load_one(engine, known, handler).await {
+                Ok(plugin) => {
+                    let file = plugin.config().component.clone();
+                    compiled.insert(file, Arc::clone(&plugin.compiled));
+                    plugins.insert(role, plugin);
+                }
+                Err(error) => errors.push(LoadError { role, error }),
+            }
+        }
+        if errors.is_empty() { Ok(plugins) } else { Err(errors) }
+    }
+
+    /// Makes `plugin` serve `role` from the next run on.
+    pub fn insert(&self, role: Role, plugin: Plugin) {
+        let inspection = plugin.inspection();
+        tracing::info!(
+            %role,
+            component = %plugin.config().component.display(),
+            digest = inspection.digest,
+            dirs = ?plugin.config().dirs,
+            "plugin loaded"
+        );
+        self.write().insert(role, plugin);
+    }
+
+    /// The plugin that serves `role` now.
+    pub fn get(&self, role: &Role) -> Option<Plugin> {
+        self.by_role.read().unwrap_or_else(PoisonError::into_inner).get(role).cloned()
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<Role, Plugin>> {
+        self.by_role.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn load_one(
+    engine: &Engine,
+    known: Option<Arc<Compiled>>,
+    handler: HandlerConfig,
+) -> Result<Plugin, CheckError> {
+    let compiled = match known {
+        Some(compiled) => compiled,
+        None => Arc::new(engine.compile(&handler.component).await?),
+    };
+    engine.configure(compiled, handler).await
+}
+
+#[async_trait]
+impl Handlers for Plugins {
+    fn roles(&self) -> Vec<Role> {
+        let by_role = self.by_role.read().unwrap_or_else(PoisonError::into_inner);
+        let mut roles: Vec<Role> = by_role.keys().cloned().collect();
+        roles.sort();
+        roles
+    }
+
+    async fn open(&self, request: OpenRequest) -> Result<Box<dyn Session>, OpenError> {
+        let role = &request.info.role;
+        let plugin = self.get(role).ok_or_else(|| OpenError::NoHandler(role.clone()))?;
+        plugin.open(request).await
+    }
+}
