@@ -6,3 +6,7 @@
 //! coordinators in the field speak.
 
 pub mod graph;
+mod node;
+pub mod state;
+
+pub use node::{Failure, NodeEvent, NodeOwner, NodeState, Stage};

@@ -8,9 +8,9 @@ use tokio::time::Duration;
 use super::{Pull, rechunk};
 use crate::clock::Clock;
 use crate::handler::YieldedBatch;
-use crate::uids::UidSet;
 use crate::store::{Claim, Cursor, Partial, Store, StoreError};
 use crate::types::{BatchUid, RunKey};
+use crate::uids::UidSet;
 
 /// Artifacts read at a time from one upstream node.
 const PAGE: usize = 128;

@@ -8,7 +8,6 @@
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::uids::UidSet;
 use crate::handler::{
     AdapterProposal, Batch, BatchOutput, CallError, CancelSource, Cancellation, Classification,
     FaultCode, FinalOutput, HandlerError, HostFault, OpenError, YieldedBatch,
@@ -18,6 +17,7 @@ use crate::metrics::{BadMetrics, Totals};
 use crate::protocol::{RunState, content_hash};
 use crate::store::{Progress, RunEnd, RunRecord};
 use crate::types::BatchUid;
+use crate::uids::UidSet;
 
 /// Most batches processed ahead of their records.
 const MAX_UNRECORDED: u64 = 256;
@@ -314,10 +314,9 @@ impl Run {
     pub fn state(&self) -> RunState {
         match (&self.stop, &self.phase) {
             (Some(_), _) => RunState::Cancelling,
-            (
-                None,
-                Phase::Draining(_) | Phase::Finalizing | Phase::Sealing | Phase::Cleaning,
-            ) => RunState::Finishing,
+            (None, Phase::Draining(_) | Phase::Finalizing | Phase::Sealing | Phase::Cleaning) => {
+                RunState::Finishing
+            }
             (None, _) => RunState::Running,
         }
     }
@@ -329,10 +328,7 @@ impl Run {
 
     /// Whether the run may no longer write or send anything.
     pub fn abandoned(&self) -> bool {
-        matches!(
-            self.stop,
-            Some(Stop { cause: StopCause::LeaseLost | StopCause::Superseded, .. })
-        )
+        matches!(self.stop, Some(Stop { cause: StopCause::LeaseLost | StopCause::Superseded, .. }))
     }
 
     fn enter(&mut self, phase: Phase, effects: Vec<Effect>) -> Vec<Effect> {
@@ -511,14 +507,14 @@ impl Run {
         if self.stop.is_some() {
             return self.conclude();
         }
-        let Phase::Classifying { batch, error } =
-            std::mem::replace(&mut self.phase, Phase::Ended)
+        let Phase::Classifying { batch, error } = std::mem::replace(&mut self.phase, Phase::Ended)
         else {
             return vec![];
         };
         // A handler that cannot say what its own error means gets the seed's answer.
-        let Classification { reason_code, permanent } = result.unwrap_or_else(|_| {
-            Classification { reason_code: "unknown_error".into(), permanent: false }
+        let Classification { reason_code, permanent } = result.unwrap_or_else(|_| Classification {
+            reason_code: "unknown_error".into(),
+            permanent: false,
         });
         self.fail_with(batch, reason_code, permanent, error.message)
     }

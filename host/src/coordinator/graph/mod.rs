@@ -5,7 +5,7 @@ mod fields;
 mod read;
 mod report;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -31,6 +31,7 @@ pub struct Graph {
     nodes: Vec<Node>,
     /// The reverse of [`Node::parents`], by index.
     children: Vec<Vec<usize>>,
+    by_id: HashMap<NodeId, usize>,
 }
 
 /// A node of a checked graph.
@@ -139,7 +140,7 @@ impl Graph {
 
     /// The place of a node.
     pub fn find(&self, id: &NodeId) -> Option<usize> {
-        self.nodes.iter().position(|node| node.id == *id)
+        self.by_id.get(id).copied()
     }
 
     /// The roles of all nodes.
@@ -160,7 +161,8 @@ impl Graph {
                 children[parent].push(index);
             }
         }
-        Self { nodes, children }
+        let by_id = nodes.iter().enumerate().map(|(at, node)| (node.id.clone(), at)).collect();
+        Self { nodes, children, by_id }
     }
 }
 
