@@ -2,6 +2,7 @@
 
 pub mod bus;
 pub mod clock;
+pub mod coordinator;
 pub mod discovery;
 pub mod handler;
 pub mod health;
