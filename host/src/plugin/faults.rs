@@ -54,9 +54,11 @@ fn cause<'a>(wreck: &Wreck<'a>) -> (FaultCode, String, &'a str) {
         return (FaultCode::MemoryLimit, needs, wreck.stderr);
     }
     if let Some(exit) = wreck.error.downcast_ref::<I32Exit>() {
-        let what =
-            format!("the handler ended itself with exit({}); return an error instead", exit.0);
-        return (FaultCode::HandlerTrap, what);
+        let what = format!(
+            "the handler ended itself with exit status {}; return an error instead",
+            exit.0
+        );
+        return (FaultCode::HandlerTrap, what, wreck.stderr);
     }
     if let Some((panic, said)) = panic_in(wreck.stderr) {
         return (FaultCode::HandlerPanic, panic, said);
@@ -160,7 +162,11 @@ mod tests {
     fn panics_are_recognised_in_every_language() {
         let rust = "opening a.csv\n\nthread '<unnamed>' (1) panicked at src/lib.rs:10:5:\nindex out of bounds: \
                     the len is 3\nnote: run with `RUST_BACKTRACE=1` environment variable\n";
-        insta::assert_snapshot!(explained(unreachable(), rust), @"");
+        insta::assert_snapshot!(explained(unreachable(), rust), @r"
+        handler_panic: process-batch: panicked at src/lib.rs:10:5: index out of bounds: the len is 3
+        the handler's stderr ended with:
+        opening a.csv
+        ");
         let go = "panic: assignment to entry in nil map\n\ngoroutine 1 [running]:\nmain.main()\n";
         insta::assert_snapshot!(explained(unreachable(), go), @r"
         handler_panic: process-batch: panic: assignment to entry in nil map
@@ -185,7 +191,11 @@ mod tests {
     #[test]
     fn traps_are_put_into_words() {
         insta::assert_snapshot!(explained(unreachable(), ""), @"handler_trap: process-batch: the handler aborted (`unreachable`) and left no message on stderr");
-        insta::assert_snapshot!(explained(Trap::StackOverflow.into(), "deep\n"), @"handler_trap: process-batch: stack overflow: the handler's calls are nested too deep (endless recursion?)");
+        insta::assert_snapshot!(explained(Trap::StackOverflow.into(), "deep\n"), @r"
+        handler_trap: process-batch: stack overflow: the handler's calls are nested too deep (endless recursion?)
+        the handler's stderr ended with:
+        deep
+        ");
         insta::assert_snapshot!(explained(Trap::IntegerDivisionByZero.into(), ""), @"handler_trap: process-batch: the handler trapped: integer divide by zero");
         insta::assert_snapshot!(explained(I32Exit(3).into(), "bye"), @r"
         handler_trap: process-batch: the handler ended itself with exit status 3; return an error instead

@@ -74,7 +74,7 @@ async fn results_that_are_not_as_described_are_rejected_and_the_instance_lives()
 
 #[tokio::test]
 async fn what_cannot_be_taken_over_at_all_ends_the_instance() {
-    assert_snapshot!(processed("huge").await, @"");
+    assert_snapshot!(processed("huge").await, @"dead, result_too_large: process-batch: the handler handed over more data in one call than limits.result_bytes allows. Yield smaller batches, or write the data elsewhere and return where it is");
     assert_snapshot!(processed("not-utf8").await, @"dead, bad_output: process-batch: the handler handed over text that is not valid Unicode: invalid utf-8 sequence of 1 bytes from index 1");
 }
 
@@ -85,7 +85,7 @@ async fn batches_are_checked_as_they_are_yielded() {
     assert_snapshot!(yielded("long-uid").await, @"rejected, bad_output: next-batch yielded a batch whose uid is unusable: batch_uid is longer than 512 bytes");
     assert_snapshot!(yielded("control-uid").await, @"rejected, bad_output: next-batch yielded a batch whose uid is unusable: batch_uid contains a control character");
     assert_snapshot!(yielded("not-json").await, @"rejected, bad_output: next-batch yielded a payload that is not JSON: expected value at line 1 column 1");
-    assert_snapshot!(yielded("huge").await, @"");
+    assert_snapshot!(yielded("huge").await, @"dead, result_too_large: next-batch: the handler handed over more data in one call than limits.result_bytes allows. Yield smaller batches, or write the data elsewhere and return where it is");
 }
 
 #[tokio::test]

@@ -66,7 +66,9 @@ async fn files_that_are_no_components() {
 #[tokio::test]
 async fn a_truncated_component() {
     let whole = std::fs::read(guest_file("rogue")).expect("read");
-    assert_snapshot!(checked(&whole[..whole.len() / 2]).await, @"handler.wasm is damaged, or uses WebAssembly features this worker does not run: failed to parse WebAssembly module: wasm component contains an invalid module section: section range 9226..2836338 is out of bounds (bound = 1434152)");
+    let told = checked(&whole[..whole.len() / 2]).await;
+    let (start, _sizes) = told.split_once("section range").expect("says where");
+    assert_snapshot!(start, @"handler.wasm is damaged, or uses WebAssembly features this worker does not run: failed to parse WebAssembly module: wasm component contains an invalid module section:");
 }
 
 #[tokio::test]
