@@ -45,8 +45,7 @@ pub async fn nothing(consumer: &mut dyn GroupConsumer) {
 }
 
 async fn numbered(bus: &dyn flowkit::bus::Bus, topic: &Topic, numbers: std::ops::Range<u32>) {
-    let messages: Vec<_> =
-        numbers.map(|n| message(topic, Some("same"), &n.to_string())).collect();
+    let messages: Vec<_> = numbers.map(|n| message(topic, Some("same"), &n.to_string())).collect();
     bus.publish(&messages, None).await.unwrap();
 }
 

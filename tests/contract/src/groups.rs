@@ -10,9 +10,8 @@ use crate::bus::{message, new_topic, next, nothing, text};
 use crate::{Backend, QUIET, SOON, unique};
 
 async fn publish(bus: &dyn Bus, topic: &Topic, values: std::ops::Range<u32>) {
-    let messages: Vec<_> = values
-        .map(|n| message(topic, Some(&format!("key-{}", n % 7)), &n.to_string()))
-        .collect();
+    let messages: Vec<_> =
+        values.map(|n| message(topic, Some(&format!("key-{}", n % 7)), &n.to_string())).collect();
     bus.publish(&messages, None).await.unwrap();
 }
 
