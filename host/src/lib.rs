@@ -2,8 +2,11 @@
 
 pub mod bus;
 pub mod clock;
+pub mod discovery;
 pub mod handler;
+pub mod health;
 pub mod input;
+pub mod intake;
 pub mod metrics;
 pub mod plugin;
 pub mod protocol;
@@ -14,3 +17,4 @@ pub mod store;
 pub mod tasks;
 pub mod types;
 pub mod uids;
+pub mod worker;

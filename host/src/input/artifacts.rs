@@ -8,9 +8,9 @@ use tokio::time::Duration;
 use super::{Pull, rechunk};
 use crate::clock::Clock;
 use crate::handler::YieldedBatch;
-use crate::uids::UidSet;
 use crate::store::{Claim, Cursor, Partial, Store, StoreError};
 use crate::types::{BatchUid, RunKey};
+use crate::uids::UidSet;
 
 /// Artifacts read at a time from one upstream node.
 const PAGE: usize = 128;
@@ -22,7 +22,7 @@ pub struct ArtifactSource {
     clock: Clock,
     consumer: RunKey,
     pull: Pull,
-    finished: UidSet,
+    finished: Arc<UidSet>,
     upstreams: Vec<Upstream>,
     ready: VecDeque<YieldedBatch>,
     wait: Duration,
@@ -52,7 +52,7 @@ impl ArtifactSource {
         clock: Clock,
         consumer: RunKey,
         pull: Pull,
-        finished: UidSet,
+        finished: Arc<UidSet>,
     ) -> Self {
         let upstreams = pull
             .from_nodes

@@ -142,9 +142,7 @@ impl SourceRules {
 
 fn from_nodes(args: &Map<String, Value>) -> Result<Vec<NodeId>, String> {
     let one = |value: &Value| match value {
-        Value::String(name) => {
-            NodeId::new(name.as_str()).map_err(|e| format!("`from_nodes`: {e}"))
-        }
+        Value::String(name) => NodeId::new(name.as_str()).map_err(|e| format!("`from_nodes`: {e}")),
         _ => Err("`from_nodes` holds something that is not a string".into()),
     };
     let mut nodes = match (given(args, "from_nodes"), given(args, "from_node")) {

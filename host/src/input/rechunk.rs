@@ -72,10 +72,7 @@ mod tests {
     use super::*;
 
     fn partial(meta: Value) -> Partial {
-        Partial {
-            batch_uid: BatchUid::new("b1").unwrap(),
-            meta: meta.as_object().unwrap().clone(),
-        }
+        Partial { batch_uid: BatchUid::new("b1").unwrap(), meta: meta.as_object().unwrap().clone() }
     }
 
     fn cut(meta: Value, size: usize, key: Option<&str>) -> Vec<Value> {
