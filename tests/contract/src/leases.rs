@@ -12,7 +12,8 @@ use crate::{Backend, NOW, at, fence, new_key, new_role, new_run, owner, unique, 
 
 const SKEW: Duration = Duration::from_secs(5);
 
-fn query(name: &str, role: &Role, now: UnixMs) -> ClaimQuery {
+/// What a worker may take of a role.
+pub fn query(name: &str, role: &Role, now: UnixMs) -> ClaimQuery {
     ClaimQuery {
         worker_id: worker(name),
         roles: vec![role.clone()],
@@ -23,7 +24,8 @@ fn query(name: &str, role: &Role, now: UnixMs) -> ClaimQuery {
     }
 }
 
-async fn claimable(store: &dyn Store, query: &ClaimQuery) -> Vec<RunKey> {
+/// The runs that may be taken, each of which reads back as it was offered.
+pub async fn claimable(store: &dyn Store, query: &ClaimQuery) -> Vec<RunKey> {
     let runs = store.claimable(query).await.unwrap();
     for run in &runs {
         assert_eq!(stored(store, &run.new.key).await, *run);

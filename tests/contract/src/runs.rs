@@ -27,7 +27,7 @@ fn done() -> RunEnd {
 
 fn some_progress() -> Progress {
     let mut totals = Totals::default();
-    totals.add(&Metrics::new(object(json!({"n": 3, "f": 0.5}))).unwrap());
+    totals.add(&Metrics::new(object(json!({"n": 3, "f": 0.5}))).unwrap()).unwrap();
     Progress {
         finished: 7,
         reported: 5,

@@ -2,5 +2,8 @@
 //! embedded one promises.
 #![expect(clippy::unwrap_used, reason = "these are tests; a panic is how they fail")]
 
+mod child;
 mod embedded;
+mod files;
+mod kill;
 mod memory;
