@@ -3,6 +3,7 @@
 //! `plugin/` implements this over a WebAssembly component; simulations script it. A run's
 //! driver knows nothing else about plugins.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -308,6 +309,7 @@ pub struct CancelFlag(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     set: Mutex<Option<Cancellation>>,
+    observed: AtomicBool,
     changed: Notify,
 }
 
@@ -322,6 +324,21 @@ impl CancelFlag {
         }
         drop(set);
         self.0.changed.notify_waiters();
+    }
+
+    /// The flag, as the guest is shown it. What a guest returns after it saw the flag may
+    /// be half of its work ([`observed`](Self::observed)).
+    pub fn observe(&self) -> Option<Cancellation> {
+        let seen = self.get();
+        if seen.is_some() {
+            self.0.observed.store(true, Ordering::Relaxed);
+        }
+        seen
+    }
+
+    /// True once the guest was shown a set flag.
+    pub fn observed(&self) -> bool {
+        self.0.observed.load(Ordering::Relaxed)
     }
 
     /// The flag.

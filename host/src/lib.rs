@@ -2,10 +2,19 @@
 
 pub mod bus;
 pub mod clock;
+pub mod discovery;
 pub mod handler;
+pub mod health;
+pub mod input;
+pub mod intake;
 pub mod metrics;
 pub mod plugin;
 pub mod protocol;
+pub mod run;
 pub mod settings;
+pub mod sqlite;
 pub mod store;
+pub mod tasks;
 pub mod types;
+pub mod uids;
+pub mod worker;

@@ -13,6 +13,12 @@ pub struct Metrics(Map<String, Value>);
 /// Most names one batch may report.
 pub const MAX_METRICS: usize = 1_000;
 
+/// Most names a run may report over all its batches: they all travel in one TASK_DONE.
+pub const MAX_TOTALS: usize = 2_000;
+
+/// Most bytes one batch's metrics may have as JSON: they travel in one BATCH_OK.
+pub const MAX_METRICS_BYTES: usize = 256 * 1024;
+
 /// Why metrics would break a coordinator that reads them (`protocol.md`, "Messages that
 /// stop a coordinator").
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,6 +37,12 @@ pub enum BadMetrics {
     /// An integer beyond 64 bits arrives as a float this large.
     #[error("metric `{0}` is a number beyond 64 bits")]
     TooLarge(String),
+    /// More than [`MAX_METRICS_BYTES`].
+    #[error("the metrics have {0} bytes as JSON; at most {MAX_METRICS_BYTES} are allowed")]
+    TooLong(usize),
+    /// A run reported more than [`MAX_TOTALS`] names.
+    #[error("the run's batches report more than {MAX_TOTALS} different numeric metrics")]
+    TooManyTotals,
 }
 
 impl Metrics {
@@ -57,6 +69,10 @@ impl Metrics {
                 _ => {}
             }
         }
+        let bytes = serde_json::to_vec(&object).map_or(usize::MAX, |json| json.len());
+        if bytes > MAX_METRICS_BYTES {
+            return Err(BadMetrics::TooLong(bytes));
+        }
         Ok(Self(object))
     }
 
@@ -74,10 +90,16 @@ pub struct Totals(BTreeMap<String, Number>);
 impl Totals {
     /// Adds a finished batch. Whole numbers stay whole and exact while they fit 64 bits;
     /// a sum that no longer fits, or a float, makes the total a float. A sum that would
-    /// overflow a float keeps its last finite value.
-    pub fn add(&mut self, metrics: &Metrics) {
-        for (name, value) in metrics.as_object() {
-            let Value::Number(value) = value else { continue };
+    /// overflow a float keeps its last finite value. Refuses, changing nothing, when the
+    /// run would report more than [`MAX_TOTALS`] names.
+    pub fn add(&mut self, metrics: &Metrics) -> Result<(), BadMetrics> {
+        let numbers =
+            || metrics.as_object().iter().filter_map(|(k, v)| v.as_number().map(|n| (k, n)));
+        let fresh = numbers().filter(|(name, _)| !self.0.contains_key(*name)).count();
+        if self.0.len() + fresh > MAX_TOTALS {
+            return Err(BadMetrics::TooManyTotals);
+        }
+        for (name, value) in numbers() {
             match self.0.get_mut(name) {
                 Some(total) => *total = sum(total, value),
                 None => {
@@ -85,6 +107,7 @@ impl Totals {
                 }
             }
         }
+        Ok(())
     }
 
     /// These totals with `over`'s values in place of equal names: what a finished run

@@ -3,8 +3,15 @@
 //! [`Bus`] is what every backend offers; one contract suite tests them all
 //! (`tests/contract`).
 
+pub mod embedded;
+pub mod memory;
+
 use async_trait::async_trait;
 use tokio::time::Instant;
+
+/// The largest value the built-in backends take, in bytes; what a broker that nobody
+/// configured takes, too.
+pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
 
 /// A broker, as far as FlowKit needs one.
 ///
@@ -124,6 +131,17 @@ pub struct OutMessage {
     pub value: Vec<u8>,
     /// Names and values beside the value.
     pub headers: Vec<(String, Vec<u8>)>,
+}
+
+impl OutMessage {
+    /// [`BusError::TooLarge`] for the first value above `limit` bytes, so that a batch is
+    /// refused before any of it is stored.
+    pub(crate) fn check_sizes(messages: &[Self], limit: usize) -> Result<(), BusError> {
+        match messages.iter().map(|message| message.value.len()).find(|size| *size > limit) {
+            Some(size) => Err(BusError::TooLarge { size, limit }),
+            None => Ok(()),
+        }
+    }
 }
 
 /// A message that was read.

@@ -13,7 +13,8 @@ use crate::types::{BatchUid, Epoch, Fence, NodeId, RunKey, TaskId};
 ///
 /// A fenced write replaces an artifact only where the stored `(attempt_epoch, lease_no)`
 /// is lower, equal or absent: an older attempt or a fenced owner never overwrites newer
-/// data.
+/// data. A backend may also refuse it because the run's own record shows a newer attempt
+/// or lease.
 #[async_trait]
 pub trait ArtifactStore: Send + Sync + 'static {
     /// Writes partial artifacts, as one grouped write. A document that a coordinator left
@@ -47,7 +48,8 @@ pub trait ArtifactStore: Send + Sync + 'static {
     -> Result<Page, StoreError>;
 
     /// The finished batches of one attempt, ordered by ordinal: those with ordinals in
-    /// `range`, at most `limit`.
+    /// `range`, at most `limit`. Of two with the same ordinal only the one of the latest
+    /// lease is among them.
     async fn finished(
         &self,
         key: &RunKey,
@@ -104,6 +106,22 @@ impl Cursor {
     /// Before the first.
     pub fn start() -> Self {
         Self(None)
+    }
+
+    /// A place in a backend that numbers its artifacts from 1.
+    pub(super) fn at(place: u64) -> Self {
+        Self(Some(place.to_string()))
+    }
+
+    /// The number given to [`at`](Self::at); 0 before the first.
+    pub(super) fn place(&self) -> Result<u64, StoreError> {
+        match &self.0 {
+            None => Ok(0),
+            Some(text) => text.parse().map_err(|_| StoreError::Damaged {
+                what: "a cursor of partial artifacts".into(),
+                problem: format!("`{}` is not a number", text.escape_debug()),
+            }),
+        }
     }
 }
 

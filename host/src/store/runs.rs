@@ -52,7 +52,8 @@ pub trait RunStore: Send + Sync + 'static {
     /// Writes the end of a run that has none. [`Fenced::Lost`] when it already has one.
     async fn end(&self, fence: &Fence, end: &RunEnd) -> Result<Fenced, StoreError>;
 
-    /// Notes that the end was sent and frees the lease.
+    /// Notes that the end was sent and frees the lease. [`Fenced::Lost`] when there is
+    /// no end.
     async fn end_sent(&self, fence: &Fence) -> Result<Fenced, StoreError>;
 
     /// Gives the lease back unended: the run is unowned and can be claimed at once.
@@ -202,4 +203,21 @@ pub struct ClaimQuery {
     pub max_clock_skew: std::time::Duration,
     /// At most this many.
     pub limit: usize,
+}
+
+impl ClaimQuery {
+    /// Whether a run with this `owner`, whose end was not sent, may be taken over. `gone`
+    /// says whether a worker is known to be gone.
+    pub fn admits(
+        &self,
+        key: &RunKey,
+        owner: Option<&Owner>,
+        gone: impl FnOnce(&WorkerId) -> bool,
+    ) -> bool {
+        let Some(owner) = owner else { return true };
+        if owner.worker_id == self.worker_id {
+            return !self.held.contains(key);
+        }
+        owner.deadline.plus(self.max_clock_skew) < self.now || gone(&owner.worker_id)
+    }
 }

@@ -83,6 +83,21 @@ pub struct TaskDoc {
     pub updated_at: UnixMs,
 }
 
+impl TaskDoc {
+    /// What a worker that runs one of its nodes needs to know; `None` without such a node.
+    pub fn view(&self, node_id: &NodeId) -> Option<NodeView> {
+        let node = self.graph.nodes.iter().find(|node| node.node_id == *node_id)?;
+        let flags = [&node.coordinator, &self.coordinator];
+        let cancelled = flags.iter().any(|flag| flag.cancelled).then(|| {
+            // Coordinators write the reason for a node into its task.
+            let reason = flags.iter().find_map(|flag| flag.cancel_reason.clone());
+            reason.unwrap_or_default()
+        });
+        let key = RunKey { task_id: self.id.clone(), node_id: node_id.clone() };
+        Some(NodeView { key, epoch: node.attempt_epoch, status: node.status, cancelled })
+    }
+}
+
 /// A task's or a node's cancel flag.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct CancelState {
