@@ -3,6 +3,7 @@
 //! [`Bus`] is what every backend offers; one contract suite tests them all
 //! (`tests/contract`).
 
+pub mod embedded;
 pub mod memory;
 
 use async_trait::async_trait;

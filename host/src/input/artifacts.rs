@@ -22,7 +22,7 @@ pub struct ArtifactSource {
     clock: Clock,
     consumer: RunKey,
     pull: Pull,
-    finished: UidSet,
+    finished: Arc<UidSet>,
     upstreams: Vec<Upstream>,
     ready: VecDeque<YieldedBatch>,
     wait: Duration,
@@ -52,7 +52,7 @@ impl ArtifactSource {
         clock: Clock,
         consumer: RunKey,
         pull: Pull,
-        finished: UidSet,
+        finished: Arc<UidSet>,
     ) -> Self {
         let upstreams = pull
             .from_nodes

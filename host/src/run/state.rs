@@ -5,6 +5,9 @@
 //! than [`Effect::Record`], [`Effect::RaiseFlag`] and [`Effect::AbandonFetch`] start one,
 //! and exactly one input answers it), while records of finished batches complete beside it.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
+
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -130,7 +133,7 @@ impl StopCause {
 /// What to do.
 #[derive(Debug, PartialEq)]
 pub enum Effect {
-    /// Send TASK_ACCEPTED (or TASK_RESUMED) and the BATCH_OKs that may not have left.
+    /// What every run begins with: send TASK_ACCEPTED (or TASK_RESUMED) and the BATCH_OKs that may not have left.
     Announce,
     /// Open a session.
     Open,
@@ -187,7 +190,7 @@ pub struct Start<'a> {
     /// Its record.
     pub record: &'a RunRecord,
     /// Uids of the batches the record says are finished.
-    pub finished: UidSet,
+    pub finished: Arc<UidSet>,
     /// How input adapters are chosen.
     pub rules: SourceRules,
     /// From this attempt on failures are permanent.
@@ -210,7 +213,7 @@ pub struct Run {
     seen: UidSet,
     progress: Progress,
     recorded: u64,
-    unrecorded_bytes: std::collections::VecDeque<usize>,
+    unrecorded_bytes: VecDeque<usize>,
 }
 
 #[derive(Debug)]
@@ -254,15 +257,15 @@ enum Resume {
     /// Nothing was finished, or the source leaves finished batches out by itself.
     Nothing,
     /// The handler starts over: each finished batch comes once more, in any order.
-    Over { finished: UidSet },
+    Over { finished: Arc<UidSet> },
     /// The handler goes on from its checkpoint: what was finished after it comes again
     /// before anything new does.
-    FromCheckpoint { finished: UidSet },
+    FromCheckpoint { finished: Arc<UidSet> },
 }
 
 impl Run {
-    /// A run that begins; its first effect is [`Effect::Announce`].
-    pub fn start(start: Start<'_>) -> (Self, Vec<Effect>) {
+    /// A run that begins: [`Effect::Announce`] is under way.
+    pub fn start(start: Start<'_>) -> Self {
         let Start { record, finished, rules, max_attempts, cancelled } = start;
         let progress = record.progress.clone();
         let resume = match (&progress.checkpoint, finished.is_empty()) {
@@ -270,7 +273,7 @@ impl Run {
             (None, false) => Resume::Over { finished },
             (Some(_), false) => Resume::FromCheckpoint { finished },
         };
-        let run = Self {
+        Self {
             phase: Phase::Announcing,
             instance: Instance::None,
             stop: cancelled,
@@ -282,13 +285,16 @@ impl Run {
             seen: UidSet::default(),
             recorded: progress.finished,
             progress,
-            unrecorded_bytes: std::collections::VecDeque::new(),
-        };
-        (run, vec![Effect::Announce])
+            unrecorded_bytes: VecDeque::new(),
+        }
     }
 
-    /// Takes what happened and says what to do.
+    /// Takes what happened and says what to do. An answer to an activity that is no longer
+    /// under way changes nothing.
     pub fn step(&mut self, input: Input) -> Vec<Effect> {
+        if !self.expects(&input) {
+            return vec![];
+        }
         match input {
             Input::Stop(stop) => self.on_stop(stop),
             Input::Recorded { finished } => self.on_recorded(finished),
@@ -329,6 +335,22 @@ impl Run {
     /// Whether the run may no longer write or send anything.
     pub fn abandoned(&self) -> bool {
         matches!(self.stop, Some(Stop { cause: StopCause::LeaseLost | StopCause::Superseded, .. }))
+    }
+
+    fn expects(&self, input: &Input) -> bool {
+        match input {
+            Input::Stop(_) | Input::Recorded { .. } => true,
+            Input::Announced => matches!(self.phase, Phase::Announcing),
+            Input::Opened(_) => matches!(self.phase, Phase::Opening),
+            Input::Initialised(_) => matches!(self.phase, Phase::Initialising),
+            Input::Began(_) => matches!(self.phase, Phase::Beginning),
+            Input::Fetched(_) => matches!(self.phase, Phase::Fetching),
+            Input::Processed { .. } => matches!(self.phase, Phase::Processing { .. }),
+            Input::Classified(_) => matches!(self.phase, Phase::Classifying { .. }),
+            Input::Finalized(_) => matches!(self.phase, Phase::Finalizing),
+            Input::Sealed => matches!(self.phase, Phase::Sealing),
+            Input::Cleaned => matches!(self.phase, Phase::Cleaning),
+        }
     }
 
     fn enter(&mut self, phase: Phase, effects: Vec<Effect>) -> Vec<Effect> {
@@ -413,7 +435,7 @@ impl Run {
             }
             Resume::FromCheckpoint { finished } => {
                 // What is new has begun: from here on a finished uid is a duplicate.
-                self.seen = finished.clone();
+                self.seen = UidSet::clone(finished);
                 self.seen.insert(&uid);
                 self.resume = Resume::Nothing;
             }

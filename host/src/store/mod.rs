@@ -5,6 +5,7 @@
 //! (`tests/contract`).
 
 mod artifacts;
+pub mod embedded;
 pub mod memory;
 mod runs;
 mod tasks;

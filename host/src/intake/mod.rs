@@ -1,0 +1,235 @@
+//! Reads a role's commands: each is recorded in the store, or refused for a stated reason,
+//! and only then committed. Intake never waits for capacity.
+
+pub mod admission;
+mod dedup;
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use self::admission::Decision;
+use self::dedup::Remembered;
+use crate::bus::{BusError, GroupConsumer, InMessage, OutMessage};
+use crate::health::Part;
+use crate::protocol::{Command, Topics};
+use crate::run::{Deps, Slots};
+use crate::store::{Admitted, NewRun, NodeView, Owner, RunRecord, StoreError};
+use crate::types::{LeaseId, Role};
+use crate::worker::{Event, Grant};
+
+/// The wait between two tries while the bus or the store is out of reach.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Longest original value that is kept in a dead letter: what a broker takes by default,
+/// less the room for its headers.
+const MAX_DEAD_LETTER: usize = 1_000_000;
+
+/// One role's intake. Ends only when it is dropped, or when the bus refuses for good.
+pub struct Intake {
+    /// What it works with.
+    pub deps: Deps,
+    /// Whose commands.
+    pub role: Role,
+    /// The worker's capacity.
+    pub slots: Slots,
+    /// The worker's loop.
+    pub events: mpsc::Sender<Event>,
+}
+
+impl Intake {
+    /// Reads commands for ever.
+    pub async fn run(self) {
+        let settings = &self.deps.settings;
+        let mut remembered = Remembered::new(settings.dedup_cache_size, settings.dedup_ttl);
+        loop {
+            let error = match self.read(&mut remembered).await {
+                Err(error @ BusError::Unavailable(_)) | Err(error @ BusError::Expired) => error,
+                Err(error) => {
+                    let problem = format!("role `{}` cannot be consumed: {error}", self.role);
+                    let _ = self.events.send(Event::Broken(problem)).await;
+                    return;
+                }
+                Ok(never) => match never {},
+            };
+            self.deps.health.failed(Part::Bus, &error.to_string(), self.deps.clock.wall());
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    async fn read(
+        &self,
+        remembered: &mut Remembered,
+    ) -> Result<std::convert::Infallible, BusError> {
+        let topic = self.deps.settings.topics.commands(&self.role);
+        let mut consumer = self
+            .deps
+            .bus
+            .subscribe(&Topics::group(&self.role), std::slice::from_ref(&topic))
+            .await?;
+        loop {
+            self.wait_for_room(consumer.as_mut()).await?;
+            let message = consumer.next().await?;
+            self.deps.health.answered(Part::Bus, self.deps.clock.wall());
+            self.take(&message, remembered).await?;
+            consumer.commit(&message).await?;
+        }
+    }
+
+    /// Backpressure: while the role has too many unowned runs, its commands stay in the
+    /// topic, where another worker may fetch them.
+    async fn wait_for_room(&self, consumer: &mut dyn GroupConsumer) -> Result<(), BusError> {
+        let topic = self.deps.settings.topics.commands(&self.role);
+        let full = async || {
+            let queued = self.patiently(|| self.deps.store.queued(&self.role)).await;
+            queued.is_some_and(|queued| queued >= self.deps.settings.max_queued_runs)
+        };
+        if self.slots.free() > 0 || !full().await {
+            return Ok(());
+        }
+        consumer.pause(&topic, true).await?;
+        while self.slots.free() == 0 && full().await {
+            tokio::time::sleep(self.deps.settings.claim_poll).await;
+        }
+        consumer.pause(&topic, false).await
+    }
+
+    /// Takes one message to where it may be committed.
+    async fn take(&self, message: &InMessage, remembered: &mut Remembered) -> Result<(), BusError> {
+        let command = match Command::decode(&message.value) {
+            Ok(command) => command,
+            Err(malformed) => return self.dead_letter(message, &malformed.to_string()).await,
+        };
+        let dedup_id = command.dedup_id.clone();
+        if remembered.contains(&dedup_id, self.deps.clock.now()) {
+            tracing::debug!(role = %self.role, dedup_id, "a command came again");
+            return Ok(());
+        }
+        let address = command.address.clone();
+        let view = self.view(&command).await;
+        match admission::decide(command, &self.role, view.as_ref(), self.deps.clock.wall()) {
+            Decision::Admit { run, cancelled } => {
+                if let Err(problem) = self.admit(run, cancelled).await {
+                    return self.dead_letter(message, &problem).await;
+                }
+            }
+            Decision::Cancel { reason } => {
+                let _ = self.events.send(Event::CancelCommand { address, reason }).await;
+            }
+            Decision::Ignore(why) => tracing::info!(run = %address.key, why, "command ignored"),
+            Decision::Refuse(why) => return self.dead_letter(message, &why).await,
+        }
+        remembered.insert(dedup_id, self.deps.clock.now());
+        Ok(())
+    }
+
+    async fn view(&self, command: &Command) -> Option<NodeView> {
+        let keys = [command.address.key.clone()];
+        let views = self.patiently(|| self.deps.store.views(&keys)).await.unwrap_or_default();
+        views.into_iter().find(|view| view.key == keys[0])
+    }
+
+    /// Records a run: as this worker's when it has a free slot, else for whoever claims it.
+    async fn admit(&self, run: NewRun, cancelled: Option<String>) -> Result<(), String> {
+        let slot = self.slots.take();
+        let asked_at = self.deps.clock.now();
+        let settings = &self.deps.settings;
+        let owner = slot.as_ref().map(|_| Owner {
+            worker_id: settings.worker_id.clone(),
+            lease_id: LeaseId::fresh(),
+            deadline: self.deps.clock.wall().plus(settings.lease_ttl),
+        });
+        let mut tries = 0u32;
+        let admitted = loop {
+            match self.deps.store.admit(&run, owner.as_ref()).await {
+                Ok(admitted) => break admitted,
+                Err(StoreError::Unavailable(error)) => {
+                    tries += 1;
+                    self.deps.health.failed(Part::Store, &error, self.deps.clock.wall());
+                    tokio::time::sleep(RETRY).await;
+                }
+                Err(error) => return Err(error.to_string()),
+            }
+        };
+        self.deps.health.answered(Part::Store, self.deps.clock.wall());
+        let record = match admitted {
+            Admitted::Recorded(record) => record,
+            // A try whose answer was lost may have recorded it.
+            Admitted::Duplicate(record) if tries > 0 && record.owner == owner => record,
+            Admitted::Duplicate(_) | Admitted::Stale(_) => {
+                tracing::debug!(run = %run.key, epoch = %run.epoch, "the command was recorded before");
+                return Ok(());
+            }
+        };
+        self.hand_over(record, slot, asked_at, cancelled).await;
+        Ok(())
+    }
+
+    async fn hand_over(
+        &self,
+        record: RunRecord,
+        slot: Option<crate::run::Slot>,
+        asked_at: tokio::time::Instant,
+        cancelled: Option<String>,
+    ) {
+        let event = match slot.filter(|_| record.owner.is_some()) {
+            Some(slot) => Event::Granted(Box::new(Grant { record, slot, asked_at, cancelled })),
+            None => Event::Queued { key: record.new.key, epoch: record.new.epoch },
+        };
+        let _ = self.events.send(event).await;
+    }
+
+    /// Retries while the store is out of reach; `None` when it refuses for good.
+    async fn patiently<T, F, Done>(&self, action: F) -> Option<T>
+    where
+        F: Fn() -> Done,
+        Done: Future<Output = Result<T, StoreError>>,
+    {
+        loop {
+            match action().await {
+                Ok(done) => return Some(done),
+                Err(StoreError::Unavailable(error)) => {
+                    self.deps.health.failed(Part::Store, &error, self.deps.clock.wall());
+                    tokio::time::sleep(RETRY).await;
+                }
+                Err(error) => {
+                    tracing::error!(role = %self.role, %error, "the store refuses");
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Keeps what could not be used, with the reason, where a person finds it. A dead
+    /// letter that is refused never stops the loop.
+    async fn dead_letter(&self, message: &InMessage, error: &str) -> Result<(), BusError> {
+        tracing::warn!(
+            topic = %message.topic, partition = message.partition, offset = message.offset, error,
+            "a command went to the dead letters"
+        );
+        let cut = message.value.len().min(MAX_DEAD_LETTER);
+        let mut headers = vec![
+            ("topic".to_owned(), message.topic.as_str().into()),
+            ("partition".to_owned(), message.partition.to_string().into_bytes()),
+            ("offset".to_owned(), message.offset.to_string().into_bytes()),
+            ("error".to_owned(), error.into()),
+            ("time_ms".to_owned(), self.deps.clock.wall().0.to_string().into_bytes()),
+        ];
+        if cut < message.value.len() {
+            headers.push(("cut_from".into(), message.value.len().to_string().into_bytes()));
+        }
+        let letter = OutMessage {
+            topic: self.deps.settings.topics.dead_letter.clone(),
+            key: message.key.as_ref().map(|key| String::from_utf8_lossy(key).into_owned()),
+            value: message.value[..cut].to_vec(),
+            headers,
+        };
+        match self.deps.bus.publish(&[letter], None).await {
+            Err(error @ (BusError::TooLarge { .. } | BusError::Fatal(_))) => {
+                tracing::error!(%error, offset = message.offset, "the dead letter was refused");
+                Ok(())
+            }
+            published => published,
+        }
+    }
+}

@@ -1,0 +1,431 @@
+//! Performs a run's effects: one activity at a time, records beside it, and an ear for
+//! whoever wants the run to stop.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::sync::{mpsc, watch};
+
+use super::lease::Lease;
+use super::slot::Slot;
+use super::state::{Effect, Finished, Input, Run, Start, Stop, StopCause};
+use super::voice::{Silenced, Voice};
+use super::{Deps, ending, opening, recorder};
+use crate::handler::{CancelFlag, OpenRequest, RunInfo, Session, YieldedBatch};
+use crate::input::artifacts::{ArtifactSource, Polled};
+use crate::input::{Source, SourceRules};
+use crate::protocol::RunState;
+use crate::store::RunRecord;
+use crate::uids::UidSet;
+
+/// A run that this worker has acquired.
+pub struct RunTask {
+    /// As acquired: its owner is this worker.
+    pub record: RunRecord,
+    /// The lease, as the worker renews it.
+    pub lease: watch::Receiver<Lease>,
+    /// Requests to stop.
+    pub stops: mpsc::Receiver<Stop>,
+    /// What it may work with.
+    pub slot: Slot,
+    /// It was cancelled before it began.
+    pub cancelled: Option<Stop>,
+    /// Where it shows how it is.
+    pub view: watch::Sender<RunView>,
+}
+
+/// How a run is, for discovery and `status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunView {
+    /// What it is doing.
+    pub state: RunState,
+    /// Batches finished.
+    pub finished: u64,
+}
+
+/// Takes a run to its end, or to where it must be left to somebody else.
+pub async fn drive(deps: Deps, task: RunTask) {
+    let key = task.record.new.key.clone();
+    let Some(voice) = Voice::of(deps, &task.record, task.lease.clone()) else {
+        tracing::error!(run = %key, "a run without an owner was started; it is left alone");
+        return;
+    };
+    let outcome = match &task.record.end {
+        Some(end) => ending::send(&voice, end).await,
+        None => match opening::finished_uids(&voice, &task.record.progress).await {
+            Ok(finished) => Driver::new(voice, task, finished).run().await,
+            Err(silenced) => Err(silenced),
+        },
+    };
+    match outcome {
+        Ok(()) => {}
+        Err(Silenced::LeaseLost) => {
+            tracing::warn!(run = %key, "stopped: the run's lease is lost");
+        }
+        Err(Silenced::Refused(problem)) => {
+            tracing::error!(run = %key, problem, "the run is left to another try");
+        }
+    }
+}
+
+type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+struct Driver {
+    voice: Voice,
+    run: Run,
+    record: RunRecord,
+    lease: watch::Receiver<Lease>,
+    stops: mpsc::Receiver<Stop>,
+    slot: Slot,
+    view: watch::Sender<RunView>,
+    flag: CancelFlag,
+    finished: Arc<UidSet>,
+    session: Option<Box<dyn Session>>,
+    source: Option<Box<ArtifactSource>>,
+    activity: Option<Boxed<Done>>,
+    queue: Vec<Finished>,
+    recording: Option<Boxed<Result<u64, Silenced>>>,
+    reported: u64,
+    silenced: Option<Silenced>,
+}
+
+/// What an activity leaves: its answer, and what it worked with.
+struct Done {
+    input: Input,
+    session: Option<Box<dyn Session>>,
+    source: Option<Box<ArtifactSource>>,
+    silenced: Option<Silenced>,
+    reported: Option<u64>,
+}
+
+impl Done {
+    fn of(input: Input) -> Self {
+        Self { input, session: None, source: None, silenced: None, reported: None }
+    }
+
+    fn with(input: Input, session: Box<dyn Session>) -> Self {
+        Self { session: Some(session), ..Self::of(input) }
+    }
+}
+
+/// What the driver waits for.
+enum Wake {
+    Stop(Stop),
+    LeaseEnded,
+    Recorded(Result<u64, Silenced>),
+    Done(Box<Done>),
+}
+
+impl Driver {
+    fn new(voice: Voice, task: RunTask, finished: UidSet) -> Self {
+        let finished = Arc::new(finished);
+        let settings = &voice.deps.settings;
+        let run = Run::start(Start {
+            record: &task.record,
+            finished: finished.clone(),
+            rules: SourceRules(settings.pull.clone()),
+            max_attempts: settings.max_attempts,
+            cancelled: task.cancelled,
+        });
+        Self {
+            run,
+            reported: task.record.progress.reported,
+            record: task.record,
+            lease: task.lease,
+            stops: task.stops,
+            slot: task.slot,
+            view: task.view,
+            flag: CancelFlag::default(),
+            finished,
+            session: None,
+            source: None,
+            activity: None,
+            queue: Vec::new(),
+            recording: None,
+            silenced: None,
+            voice,
+        }
+    }
+
+    async fn run(mut self) -> Result<(), Silenced> {
+        self.perform(Effect::Announce);
+        while !self.run.ended() {
+            let wake = self.next().await;
+            for input in self.inputs(wake) {
+                for effect in self.run.step(input) {
+                    self.perform(effect);
+                }
+            }
+            self.show();
+            self.start_recording();
+        }
+        self.silenced.map_or(Ok(()), Err)
+    }
+
+    async fn next(&mut self) -> Wake {
+        // Cancel-safe: receiving and watching lose nothing when dropped, and the two
+        // futures are kept and polled again.
+        tokio::select! {
+            biased;
+            Some(stop) = self.stops.recv() => Wake::Stop(stop),
+            () = lease_ended(&mut self.lease), if !self.run.abandoned() => Wake::LeaseEnded,
+            recorded = ready(&mut self.recording) => Wake::Recorded(recorded),
+            done = ready(&mut self.activity) => Wake::Done(Box::new(done)),
+        }
+    }
+
+    fn inputs(&mut self, wake: Wake) -> Vec<Input> {
+        match wake {
+            Wake::Stop(stop) => vec![Input::Stop(stop)],
+            Wake::LeaseEnded => vec![self.silence(Silenced::LeaseLost)],
+            Wake::Recorded(Ok(finished)) => {
+                self.recording = None;
+                self.reported = finished;
+                vec![Input::Recorded { finished }]
+            }
+            Wake::Recorded(Err(silenced)) => {
+                self.recording = None;
+                vec![self.silence(silenced)]
+            }
+            Wake::Done(done) => {
+                self.activity = None;
+                let Done { input, session, source, silenced, reported } = *done;
+                self.session = self.session.take().or(session);
+                self.source = self.source.take().or(source);
+                self.reported = reported.unwrap_or(self.reported);
+                silenced.map(|why| self.silence(why)).into_iter().chain([input]).collect()
+            }
+        }
+    }
+
+    /// From here on nothing is written or sent for the run.
+    fn silence(&mut self, why: Silenced) -> Input {
+        self.silenced = Some(why);
+        self.recording = None;
+        self.queue.clear();
+        let deadline = self.voice.deps.clock.now() + self.voice.deps.settings.cancel_grace;
+        Input::Stop(Stop { cause: StopCause::LeaseLost, deadline })
+    }
+
+    fn show(&self) {
+        let now = RunView { state: self.run.state(), finished: self.run.progress().finished };
+        self.view.send_if_modified(|view| std::mem::replace(view, now) != now);
+    }
+
+    /// Everything processed up to now, as one group.
+    fn start_recording(&mut self) {
+        if self.recording.is_some() || self.queue.is_empty() || self.run.abandoned() {
+            return;
+        }
+        let mut progress = self.run.progress().clone();
+        progress.accepted = true;
+        progress.reported = self.reported;
+        let group = std::mem::take(&mut self.queue);
+        self.recording = Some(Box::pin(recorder::record(self.voice.clone(), group, progress)));
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Record(finished) => self.queue.push(*finished),
+            Effect::RaiseFlag(cancellation) => self.flag.cancel(cancellation),
+            Effect::AbandonFetch => self.activity = None,
+            Effect::UseSource(source) => self.use_source(source),
+            Effect::Announce => self.announce(),
+            Effect::Open => self.open(),
+            Effect::Fetch => self.fetch(),
+            Effect::Seal { end, complete } => {
+                let voice = self.voice.clone();
+                self.last_words(async move { ending::seal(&voice, &end, complete).await });
+            }
+            Effect::Release => {
+                let voice = self.voice.clone();
+                self.last_words(async move {
+                    voice.write(|| voice.deps.store.release(&voice.fence)).await
+                });
+            }
+            Effect::Init => self.call(|mut session| async move {
+                Done::with(Input::Initialised(session.init().await), session)
+            }),
+            Effect::IterBatches { checkpoint } => self.iter_batches(checkpoint),
+            Effect::Process(batch) => {
+                let totals = self.run.totals().clone();
+                let flag = self.flag.clone();
+                self.call(|mut session| async move {
+                    let result = session.process_batch(&batch, &totals).await;
+                    let saw_cancel = flag.observed();
+                    Done::with(Input::Processed { result, saw_cancel }, session)
+                });
+            }
+            Effect::Finalize => {
+                let totals = self.run.totals().clone();
+                self.call(|mut session| async move {
+                    Done::with(Input::Finalized(session.finalize(&totals).await), session)
+                });
+            }
+            Effect::Classify(error) => self.call(|mut session| async move {
+                Done::with(Input::Classified(session.classify_error(&error).await), session)
+            }),
+            Effect::Cleanup => self.call(|mut session| async move {
+                if let Err(error) = session.cleanup().await {
+                    tracing::warn!(%error, "cleanup failed");
+                }
+                Done::with(Input::Cleaned, session)
+            }),
+        }
+    }
+
+    /// One call of the handler.
+    fn call<Called>(&mut self, call: impl FnOnce(Box<dyn Session>) -> Called)
+    where
+        Called: Future<Output = Done> + Send + 'static,
+    {
+        let session = self.session.take().expect("the state machine opened a session first");
+        self.activity = Some(Box::pin(call(session)));
+    }
+
+    fn iter_batches(&mut self, checkpoint: Option<String>) {
+        let input = &self.record.new.input;
+        let input = json!({
+            "input_ref": input.input_ref,
+            "input_inline": input.input_inline,
+            "batching": input.batching,
+        })
+        .to_string();
+        self.call(|mut session| async move {
+            let began = session.iter_batches(&input, checkpoint.as_deref()).await;
+            Done::with(Input::Began(began), session)
+        });
+    }
+
+    fn announce(&mut self) {
+        let voice = self.voice.clone();
+        let progress = self.record.progress.clone();
+        self.activity = Some(Box::pin(async move {
+            let mut done = Done::of(Input::Announced);
+            match opening::announce(&voice, &progress).await {
+                Ok(progress) => done.reported = Some(progress.reported),
+                Err(silenced) => done.silenced = Some(silenced),
+            }
+            done
+        }));
+    }
+
+    fn open(&mut self) {
+        let handlers = self.voice.deps.handlers.clone();
+        let address = &self.voice.address;
+        let request = OpenRequest {
+            info: RunInfo {
+                task_id: address.key.task_id.clone(),
+                node_id: address.key.node_id.clone(),
+                role: address.role.clone(),
+                attempt_epoch: address.epoch,
+                worker_id: self.voice.owner.worker_id.clone(),
+                resumed: self.record.progress.accepted,
+            },
+            cancel: self.flag.clone(),
+        };
+        self.activity = Some(Box::pin(async move {
+            match handlers.open(request).await {
+                Ok(session) => {
+                    let digest = session.digest().to_owned();
+                    Done::with(Input::Opened(Ok(digest)), session)
+                }
+                Err(error) => Done::of(Input::Opened(Err(error))),
+            }
+        }));
+    }
+
+    fn use_source(&mut self, source: Source) {
+        if let Source::Artifacts(pull) = source {
+            self.source = Some(Box::new(ArtifactSource::new(
+                self.voice.deps.store.clone(),
+                self.voice.deps.clock.clone(),
+                self.voice.address.key.clone(),
+                pull,
+                self.finished.clone(),
+            )));
+        }
+    }
+
+    fn fetch(&mut self) {
+        let Some(mut source) = self.source.take() else {
+            return self.call(|mut session| async move {
+                Done::with(Input::Fetched(session.next_batch().await), session)
+            });
+        };
+        let voice = self.voice.clone();
+        let slot = self.slot.clone();
+        self.activity = Some(Box::pin(async move {
+            let fetched = pull(&voice, &mut source, &slot).await;
+            let (batch, silenced) = match fetched {
+                Ok(batch) => (batch, None),
+                Err(silenced) => (None, Some(silenced)),
+            };
+            let input = Input::Fetched(Ok(batch));
+            Done { source: Some(source), silenced, ..Done::of(input) }
+        }));
+    }
+
+    /// The last activity that speaks for the run.
+    fn last_words(&mut self, words: impl Future<Output = Result<(), Silenced>> + Send + 'static) {
+        self.activity = Some(Box::pin(async move {
+            Done { silenced: words.await.err(), ..Done::of(Input::Sealed) }
+        }));
+    }
+}
+
+/// The next upstream batch; waits for one without a slot.
+async fn pull(
+    voice: &Voice,
+    source: &mut ArtifactSource,
+    slot: &Slot,
+) -> Result<Option<YieldedBatch>, Silenced> {
+    let source = tokio::sync::Mutex::new(source);
+    loop {
+        match voice.store(|| async { source.lock().await.poll().await }).await? {
+            Polled::Batch(batch) => {
+                slot.take_again().await;
+                return Ok(Some(batch));
+            }
+            Polled::End => {
+                slot.take_again().await;
+                return Ok(None);
+            }
+            Polled::Later(wait) => {
+                slot.give_back();
+                tokio::time::sleep(wait.max(Duration::from_millis(1))).await;
+            }
+        }
+    }
+}
+
+/// Resolves when the lease has ended without being renewed. Cancel-safe.
+async fn lease_ended(lease: &mut watch::Receiver<Lease>) {
+    loop {
+        let deadline = lease.borrow_and_update().deadline();
+        // Cancel-safe: both sides only wait.
+        tokio::select! {
+            () = tokio::time::sleep_until(deadline) => {
+                if !lease.borrow().holds(tokio::time::Instant::now()) {
+                    return;
+                }
+            }
+            changed = lease.changed() => {
+                if changed.is_err() {
+                    tokio::time::sleep_until(deadline).await;
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// The output of a future that may not be there. Cancel-safe: it stays where it is.
+async fn ready<T>(slot: &mut Option<Boxed<T>>) -> T {
+    match slot {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,72 @@
+//! The end of a run: durable, decided by one compare-and-swap, sent by its winner.
+
+use serde_json::Value;
+
+use super::voice::{Silenced, Voice};
+use crate::handler::FinalOutput;
+use crate::protocol::{FINAL_UID, Null, RunEvent};
+use crate::store::{Fenced, NewComplete, RunEnd};
+use crate::types::WorkerId;
+
+/// Writes the complete artifact if there is one, then the end, then sends it.
+pub async fn seal(
+    voice: &Voice,
+    end: &RunEnd,
+    complete: Option<FinalOutput>,
+) -> Result<(), Silenced> {
+    let store = &voice.deps.store;
+    if let Some(output) = complete {
+        let complete = NewComplete {
+            meta: output.metrics.as_object().clone(),
+            payload: output.payload.unwrap_or(Value::Null),
+            now: voice.deps.clock.wall(),
+        };
+        voice.write(|| store.write_complete(&voice.fence, &complete)).await?;
+    }
+    match voice.store(|| store.end(&voice.fence, end)).await? {
+        Fenced::Written => {}
+        // A try whose answer was lost may have written it.
+        Fenced::Lost if is_ours(voice, end).await? => {}
+        Fenced::Lost => return Err(Silenced::LeaseLost),
+    }
+    send(voice, end).await
+}
+
+/// Sends an end that is in the record, and notes that it was sent.
+pub async fn send(voice: &Voice, end: &RunEnd) -> Result<(), Silenced> {
+    voice.send(&events(end, &voice.owner.worker_id)).await?;
+    voice.write(|| voice.deps.store.end_sent(&voice.fence)).await
+}
+
+async fn is_ours(voice: &Voice, end: &RunEnd) -> Result<bool, Silenced> {
+    let stored = voice.store(|| voice.deps.store.run(&voice.address.key)).await?;
+    Ok(stored.is_some_and(|run| {
+        run.fence().as_ref() == Some(&voice.fence) && run.end.as_ref() == Some(end)
+    }))
+}
+
+/// An end as the coordinator is told of it.
+fn events(end: &RunEnd, worker_id: &WorkerId) -> Vec<RunEvent> {
+    let worker_id = worker_id.clone();
+    match end.clone() {
+        RunEnd::Done { metrics } => vec![RunEvent::TaskDone {
+            worker_id,
+            metrics,
+            artifacts_ref: Null,
+            final_uid: FINAL_UID.into(),
+        }],
+        RunEnd::Cancelled { reason } => vec![RunEvent::Cancelled { worker_id, reason }],
+        RunEnd::Failed { batch_uid, reason_code, permanent, error } => {
+            let batch = batch_uid.map(|batch_uid| RunEvent::BatchFailed {
+                worker_id: worker_id.clone(),
+                batch_uid,
+                reason_code: reason_code.clone(),
+                permanent,
+                error: error.clone(),
+                artifacts_ref: Null,
+            });
+            let task = RunEvent::TaskFailed { worker_id, reason_code, permanent, error };
+            batch.into_iter().chain([task]).collect()
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! What a worker says about itself, to coordinators and to `flowkit status`.
+
+use serde_json::{Map, json};
+
+use crate::bus::OutMessage;
+use crate::health::Part;
+use crate::protocol::{Envelope, Online, offline, online};
+use crate::run::Deps;
+use crate::store::WorkerRecord;
+
+/// Sends WORKER_ONLINE and writes the worker's record.
+pub async fn present(deps: Deps, running: usize) {
+    let settings = &deps.settings;
+    let now = deps.clock.wall();
+    let contents = Online {
+        roles: deps.handlers.roles(),
+        version: settings.version.clone(),
+        capacity: settings.max_concurrent_tasks,
+        extra: Map::new(),
+    };
+    let record = WorkerRecord {
+        worker_id: settings.worker_id.clone(),
+        version: settings.version.clone(),
+        roles: contents.roles.clone(),
+        capacity: settings.max_concurrent_tasks,
+        running,
+        updated_at: now,
+        health: json!({"parts": deps.health.describe()}),
+    };
+    match deps.store.put_worker(&record).await {
+        Ok(()) => deps.health.answered(Part::Store, now),
+        Err(error) => deps.health.failed(Part::Store, &error.to_string(), now),
+    }
+    publish(&deps, &online(&settings.worker_id, &contents, now)).await;
+}
+
+/// Removes the worker's record and sends WORKER_OFFLINE: the last thing it says.
+pub async fn leave(deps: &Deps) {
+    let settings = &deps.settings;
+    if let Err(error) = deps.store.remove_worker(&settings.worker_id).await {
+        tracing::warn!(%error, "the worker's record stays behind");
+    }
+    publish(deps, &offline(&settings.worker_id, deps.clock.wall())).await;
+}
+
+async fn publish(deps: &Deps, envelope: &Envelope) {
+    let message = OutMessage {
+        topic: deps.settings.topics.announce.clone(),
+        key: None,
+        value: envelope.encode(),
+        headers: Vec::new(),
+    };
+    let deadline = deps.clock.now() + deps.settings.shutdown_grace;
+    match deps.bus.publish(&[message], Some(deadline)).await {
+        Ok(()) => deps.health.answered(Part::Bus, deps.clock.wall()),
+        Err(error) => deps.health.failed(Part::Bus, &error.to_string(), deps.clock.wall()),
+    }
+}

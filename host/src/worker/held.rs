@@ -1,0 +1,151 @@
+//! The runs that a worker holds.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::protocol::{RunAddress, RunState, Snapshot, SnapshotLease};
+use crate::run::Deps;
+use crate::run::driver::{RunTask, RunView, drive};
+use crate::run::lease::Lease;
+use crate::run::state::{CancelKind, Stop, StopCause};
+use crate::store::Owner;
+use crate::tasks::{self, TaskHandle};
+use crate::types::{Epoch, Fence, LeaseNo, RunKey};
+
+use super::{Event, Grant};
+
+/// Requests to stop that may wait for a run's attention; more say nothing new.
+const STOPS: usize = 8;
+
+/// The runs held now, and those that were superseded here but have not ended yet.
+#[derive(Default)]
+pub struct HeldRuns {
+    current: HashMap<RunKey, Held>,
+    leaving: Vec<Held>,
+}
+
+/// A run under way.
+pub struct Held {
+    /// Which attempt.
+    pub address: RunAddress,
+    /// What its writes are fenced by.
+    pub fence: Fence,
+    /// The acquisition it is held under.
+    pub owner: Owner,
+    lease: watch::Sender<Lease>,
+    stops: mpsc::Sender<Stop>,
+    view: watch::Receiver<RunView>,
+    _task: TaskHandle<()>,
+}
+
+impl HeldRuns {
+    /// Starts driving an acquired run. An older attempt of it is superseded.
+    pub fn start(&mut self, deps: &Deps, grant: Grant, events: mpsc::Sender<Event>) {
+        let Grant { record, slot, asked_at, cancelled } = grant;
+        let (Some(fence), Some(owner)) = (record.fence(), record.owner.clone()) else { return };
+        let key = record.new.key.clone();
+        let address =
+            RunAddress { key: key.clone(), role: record.new.role.clone(), epoch: record.new.epoch };
+        let settings = &deps.settings;
+        let (lease, lease_seen) = watch::channel(Lease::granted(asked_at, settings.lease_ttl));
+        let (stops, stops_seen) = mpsc::channel(STOPS);
+        let view = RunView { state: RunState::Running, finished: record.progress.finished };
+        let (view_shown, view) = watch::channel(view);
+        let cancelled = cancelled.map(|reason| Stop {
+            cause: StopCause::Cancel { source: CancelKind::Database, reason },
+            deadline: deps.clock.now() + settings.cancel_grace,
+        });
+        let task = RunTask {
+            record,
+            lease: lease_seen,
+            stops: stops_seen,
+            slot,
+            cancelled,
+            view: view_shown,
+        };
+        let over = Event::RunOver { key: key.clone(), lease_no: fence.lease_no };
+        let deps = deps.clone();
+        let handle = tasks::spawn("run", async move {
+            drive(deps, task).await;
+            let _ = events.send(over).await;
+        });
+        let held = Held { address, fence, owner, lease, stops, view, _task: handle };
+        if let Some(older) = self.current.insert(key, held) {
+            older.stop(StopCause::Superseded, Instant::now());
+            self.leaving.push(older);
+        }
+    }
+
+    /// A run's driver has returned.
+    pub fn over(&mut self, key: &RunKey, lease_no: LeaseNo) {
+        let same = |held: &Held| held.fence.key == *key && held.fence.lease_no == lease_no;
+        if self.current.get(key).is_some_and(same) {
+            self.current.remove(key);
+        } else {
+            self.leaving.retain(|held| !same(held));
+        }
+    }
+
+    /// The run, if it is here.
+    pub fn get(&self, key: &RunKey) -> Option<&Held> {
+        self.current.get(key)
+    }
+
+    /// All current runs.
+    pub fn iter(&self) -> impl Iterator<Item = &Held> {
+        self.current.values()
+    }
+
+    /// How many drivers are at work.
+    pub fn len(&self) -> usize {
+        self.current.len() + self.leaving.len()
+    }
+
+    /// Stops a run whose newest attempt is `epoch`, if an older one is here.
+    pub fn supersede(&self, key: &RunKey, epoch: Epoch, grace: Duration) {
+        if let Some(held) = self.get(key).filter(|held| held.address.epoch < epoch) {
+            held.stop(StopCause::Superseded, Instant::now() + grace);
+        }
+    }
+}
+
+impl Held {
+    /// Asks the run to stop. The guest is interrupted at `deadline`.
+    pub fn stop(&self, cause: StopCause, deadline: Instant) {
+        // A full queue holds requests that stop it as well.
+        let _ = self.stops.try_send(Stop { cause, deadline });
+    }
+
+    /// The store renewed the lease for a request sent at `asked_at`.
+    pub fn renewed(&self, asked_at: Instant) {
+        self.lease.send_modify(|lease| lease.renew(asked_at));
+    }
+
+    /// The lease.
+    pub fn lease(&self) -> Lease {
+        *self.lease.borrow()
+    }
+
+    /// A receiver of the lease as it is renewed.
+    pub fn lease_watch(&self) -> watch::Receiver<Lease> {
+        self.lease.subscribe()
+    }
+
+    /// What discovery is told.
+    pub fn snapshot(&self, deadline_ts_ms: crate::clock::UnixMs) -> Snapshot {
+        let view = *self.view.borrow();
+        Snapshot::Owned {
+            state: view.state,
+            epoch: self.address.epoch,
+            lease: SnapshotLease {
+                worker_id: self.owner.worker_id.clone(),
+                lease_id: self.owner.lease_id.clone(),
+                deadline_ts_ms,
+            },
+            finished: view.finished,
+        }
+    }
+}
