@@ -14,9 +14,9 @@ use crate::bus::{BusError, GroupConsumer, InMessage, OutMessage};
 use crate::health::Part;
 use crate::protocol::{Command, Topics};
 use crate::run::{Deps, Slots};
-use crate::store::{Admitted, NewRun, NodeView, Owner, RunRecord, StoreError};
+use crate::store::{Admitted, NewRun, NodeView, Owner, StoreError};
 use crate::types::{LeaseId, Role};
-use crate::worker::{Event, Grant};
+use crate::worker::{Event, Grant, Mine};
 
 /// The wait between two tries while the bus or the store is out of reach.
 const RETRY: Duration = Duration::from_millis(500);
@@ -33,6 +33,8 @@ pub struct Intake {
     pub role: Role,
     /// The worker's capacity.
     pub slots: Slots,
+    /// Which runs are this worker's.
+    pub mine: Mine,
     /// The worker's loop.
     pub events: mpsc::Sender<Event>,
 }
@@ -131,6 +133,7 @@ impl Intake {
 
     /// Records a run: as this worker's when it has a free slot, else for whoever claims it.
     async fn admit(&self, run: NewRun, cancelled: Option<String>) -> Result<(), String> {
+        let hold = self.mine.hold(&run.key);
         let slot = self.slots.take();
         let asked_at = self.deps.clock.now();
         let settings = &self.deps.settings;
@@ -161,22 +164,14 @@ impl Intake {
                 return Ok(());
             }
         };
-        self.hand_over(record, slot, asked_at, cancelled).await;
-        Ok(())
-    }
-
-    async fn hand_over(
-        &self,
-        record: RunRecord,
-        slot: Option<crate::run::Slot>,
-        asked_at: tokio::time::Instant,
-        cancelled: Option<String>,
-    ) {
         let event = match slot.filter(|_| record.owner.is_some()) {
-            Some(slot) => Event::Granted(Box::new(Grant { record, slot, asked_at, cancelled })),
+            Some(slot) => {
+                Event::Granted(Box::new(Grant { record, hold, slot, asked_at, cancelled }))
+            }
             None => Event::Queued { key: record.new.key, epoch: record.new.epoch },
         };
         let _ = self.events.send(event).await;
+        Ok(())
     }
 
     /// Retries while the store is out of reach; `None` when it refuses for good.

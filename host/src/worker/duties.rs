@@ -2,7 +2,7 @@
 
 use tokio::sync::mpsc;
 
-use super::{Event, Grant};
+use super::{Event, Grant, Mine};
 use crate::bus::OutMessage;
 use crate::health::Part;
 use crate::protocol::{RunAddress, RunEvent};
@@ -56,8 +56,8 @@ pub async fn poll_tasks(deps: Deps, keys: Vec<RunKey>, events: mpsc::Sender<Even
 }
 
 /// Takes over runs that nobody owns any more, no more than there are free slots.
-pub async fn claim(deps: Deps, slots: Slots, held: Vec<RunKey>, events: mpsc::Sender<Event>) {
-    if let Err(error) = try_claim(&deps, &slots, held, &events).await {
+pub async fn claim(deps: Deps, slots: Slots, mine: Mine, events: mpsc::Sender<Event>) {
+    if let Err(error) = try_claim(&deps, &slots, &mine, &events).await {
         note(&deps, "no look for runs to take over", &error);
     }
     let _ = events.send(Event::ClaimsDone).await;
@@ -66,7 +66,7 @@ pub async fn claim(deps: Deps, slots: Slots, held: Vec<RunKey>, events: mpsc::Se
 async fn try_claim(
     deps: &Deps,
     slots: &Slots,
-    held: Vec<RunKey>,
+    mine: &Mine,
     events: &mpsc::Sender<Event>,
 ) -> Result<(), StoreError> {
     let free = slots.free();
@@ -76,21 +76,24 @@ async fn try_claim(
     let query = ClaimQuery {
         worker_id: deps.settings.worker_id.clone(),
         roles: deps.handlers.roles(),
-        held,
+        held: mine.keys(),
         now: deps.clock.wall(),
         max_clock_skew: deps.settings.max_clock_skew,
         limit: free,
     };
-    let seen = deps.store.claimable(&query).await?;
+    let mut seen = deps.store.claimable(&query).await?;
+    // What was acquired since the question was asked.
+    seen.retain(|run| !mine.contains(&run.new.key));
     let keys: Vec<RunKey> = seen.iter().map(|run| run.new.key.clone()).collect();
     let views = if keys.is_empty() { vec![] } else { deps.store.views(&keys).await? };
     for run in seen {
         let Some(slot) = slots.take() else { return Ok(()) };
+        let hold = mine.hold(&run.new.key);
         let asked_at = deps.clock.now();
         let Some(record) = claim_one(deps, &run).await? else { continue };
         let view = views.iter().find(|view| view.key == record.new.key);
         let cancelled = view.and_then(|view| view.cancelled.clone());
-        let grant = Grant { record, slot, asked_at, cancelled };
+        let grant = Grant { record, hold, slot, asked_at, cancelled };
         let _ = events.send(Event::Granted(Box::new(grant))).await;
     }
     Ok(())

@@ -15,7 +15,7 @@ use crate::store::Owner;
 use crate::tasks::{self, TaskHandle};
 use crate::types::{Epoch, Fence, LeaseNo, RunKey};
 
-use super::{Event, Grant};
+use super::{Event, Grant, Hold};
 
 /// Requests to stop that may wait for a run's attention; more say nothing new.
 const STOPS: usize = 8;
@@ -39,12 +39,13 @@ pub struct Held {
     stops: mpsc::Sender<Stop>,
     view: watch::Receiver<RunView>,
     _task: TaskHandle<()>,
+    _hold: Hold,
 }
 
 impl HeldRuns {
     /// Starts driving an acquired run. An older attempt of it is superseded.
     pub fn start(&mut self, deps: &Deps, grant: Grant, events: mpsc::Sender<Event>) {
-        let Grant { record, slot, asked_at, cancelled } = grant;
+        let Grant { record, hold, slot, asked_at, cancelled } = grant;
         let (Some(fence), Some(owner)) = (record.fence(), record.owner.clone()) else { return };
         let key = record.new.key.clone();
         let address =
@@ -72,7 +73,7 @@ impl HeldRuns {
             drive(deps, task).await;
             let _ = events.send(over).await;
         });
-        let held = Held { address, fence, owner, lease, stops, view, _task: handle };
+        let held = Held { address, fence, owner, lease, stops, view, _task: handle, _hold: hold };
         if let Some(older) = self.current.insert(key, held) {
             older.stop(StopCause::Superseded, Instant::now());
             self.leaving.push(older);
@@ -127,11 +128,6 @@ impl Held {
     /// The lease.
     pub fn lease(&self) -> Lease {
         *self.lease.borrow()
-    }
-
-    /// A receiver of the lease as it is renewed.
-    pub fn lease_watch(&self) -> watch::Receiver<Lease> {
-        self.lease.subscribe()
     }
 
     /// What discovery is told.

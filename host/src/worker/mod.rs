@@ -8,7 +8,10 @@ mod announce;
 mod duties;
 mod held;
 mod listen;
+mod mine;
 mod run_loop;
+
+pub use mine::{Hold, Mine};
 
 use std::sync::Arc;
 
@@ -85,6 +88,8 @@ impl Shutdown {
 pub struct Grant {
     /// As acquired.
     pub record: RunRecord,
+    /// That it is this worker's.
+    pub hold: Hold,
     /// What it may work with.
     pub slot: Slot,
     /// When the store was asked: the lease counts from here.

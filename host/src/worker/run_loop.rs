@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use super::held::{Held, HeldRuns};
-use super::{Event, Grant, Shutdown, announce, duties, listen};
+use super::{Event, Grant, Mine, Shutdown, announce, duties, listen};
 use crate::bus::Topic;
 use crate::discovery;
 use crate::intake::Intake;
@@ -30,6 +30,7 @@ const REMEMBERED_SIGNALS: usize = 1_000;
 pub struct Loop {
     deps: Deps,
     slots: Slots,
+    mine: Mine,
     held: HeldRuns,
     events: mpsc::Receiver<Event>,
     sender: mpsc::Sender<Event>,
@@ -104,10 +105,12 @@ impl Loop {
         let queries = deps.bus.tail(std::slice::from_ref(&topics.query)).await;
         let queries = queries.with_context(|| format!("listening on topic {}", topics.query))?;
         let slots = Slots::new(deps.settings.max_concurrent_tasks);
+        let mine = Mine::default();
         let (sender, events) = mpsc::channel(EVENTS);
         let intakes = roles.into_iter().map(|role| {
             let (deps, slots, events) = (deps.clone(), slots.clone(), sender.clone());
-            tasks::spawn("intake", Intake { deps, role, slots, events }.run())
+            let mine = mine.clone();
+            tasks::spawn("intake", Intake { deps, role, slots, mine, events }.run())
         });
         let intakes = intakes.collect();
         let listeners = vec![
@@ -117,6 +120,7 @@ impl Loop {
         Ok(Self {
             ticks: Ticks::new(&deps),
             slots,
+            mine,
             held: HeldRuns::default(),
             events,
             sender,
@@ -295,8 +299,8 @@ impl Loop {
             return;
         }
         self.claiming = true;
-        let held = self.held.iter().map(|held| held.fence.key.clone()).collect();
-        let claim = duties::claim(self.deps.clone(), self.slots.clone(), held, self.sender.clone());
+        let (slots, mine) = (self.slots.clone(), self.mine.clone());
+        let claim = duties::claim(self.deps.clone(), slots, mine, self.sender.clone());
         self.errand("claim", claim);
     }
 
