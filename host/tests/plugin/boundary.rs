@@ -50,7 +50,7 @@ async fn a_run_from_init_to_cleanup() {
     assert_eq!((output.partial, output.checkpoint), (None, None));
     assert_eq!(session.next_batch().await, Ok(None));
     let mut totals = Totals::default();
-    totals.add(&output.metrics);
+    totals.add(&output.metrics).expect("few names");
     let end = session.finalize(&totals).await.expect("succeeds");
     assert_eq!((end.metrics.as_object().len(), end.payload), (0, None));
     session.cleanup().await.expect("succeeds");
@@ -149,7 +149,7 @@ async fn the_handler_sees_its_run_and_its_totals() {
     let mut session = session(&rogue().await, "process-batch:totals", &flag).await;
     let mut totals = Totals::default();
     let metrics = serde_json::from_str(r#"{"rows": 7, "name": "x"}"#).expect("an object");
-    totals.add(&flowkit::metrics::Metrics::new(metrics).expect("valid"));
+    totals.add(&flowkit::metrics::Metrics::new(metrics).expect("valid")).expect("few names");
     assert_snapshot!(ended(session.process_batch(&b0(), &totals).await), @r#"handler: {"rows":7}"#);
 }
 
