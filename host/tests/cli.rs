@@ -1,5 +1,7 @@
 //! The binary, used wrongly and used without any handler.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should end")]
+
 use std::fs;
 use std::io::Read;
 use std::path::Path;

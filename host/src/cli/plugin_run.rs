@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::observed::{Observed, Seen};
 use super::{Interrupts, Usage, input, print};
-use crate::app::{self, BadPlugins, Backend};
+use crate::app::{self, Backend, BadPlugins};
 use crate::bus::{OutMessage, Tail};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
