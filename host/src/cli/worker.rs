@@ -3,11 +3,12 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::Args;
 
 use super::{Interrupts, Usage};
 use crate::app::App;
+use crate::coordinator::{self, driver};
 use crate::tasks;
 use crate::worker::{Shutdown, Worker};
 
@@ -47,8 +48,18 @@ pub async fn execute(_: WorkerArgs, app: &App) -> anyhow::Result<ExitCode> {
         db = %app.config.db().display(),
         "worker starts"
     );
-    let worker = Worker::new(settings, backend.bus, backend.store, handlers, app.clock.clone());
     let shutdown = Shutdown::new();
+    let deps = coordinator::Deps {
+        bus: backend.bus.clone(),
+        store: backend.store.clone(),
+        clock: app.clock.clone(),
+        topics: settings.topics.clone(),
+    };
+    let (holder, stop) = (settings.worker_id.clone(), shutdown.clone());
+    let mut hosting = tasks::spawn("coordination", async move {
+        driver::host(deps, holder, async move { stop.begun().await }).await
+    });
+    let worker = Worker::new(settings, backend.bus, backend.store, handlers, app.clock.clone());
     let begin = shutdown.clone();
     let _listening = tasks::spawn("interrupts", async move {
         let first = interrupts.next().await;
@@ -57,9 +68,22 @@ pub async fn execute(_: WorkerArgs, app: &App) -> anyhow::Result<ExitCode> {
         let second = interrupts.next().await;
         std::process::exit(second.exit_code().into());
     });
+    let worked = async {
+        let worker = worker.run(shutdown.clone());
+        tokio::pin!(worker);
+        // Cancel-safe: a side that is not done goes on below.
+        tokio::select! {
+            ended = &mut worker => ended?,
+            ended = &mut hosting => {
+                ended.unwrap_or(Ok(())).context("coordinating submitted tasks")?;
+                return worker.await;
+            }
+        }
+        hosting.await.unwrap_or(Ok(())).context("coordinating submitted tasks")
+    };
     // Cancel-safe: whichever side is dropped, the process ends with it.
     tokio::select! {
-        ended = worker.run(shutdown.clone()) => ended?,
+        ended = worked => ended?,
         () = overdue(&shutdown, grace + DRAIN_MARGIN) => bail!(
             "the worker was not drained within {} s; what it had in hand goes on elsewhere once \
              its leases have ended",
