@@ -103,11 +103,11 @@ impl Progress {
                     let bar = running
                         .entry(node)
                         .or_insert_with(|| all.add(new_bar(&self.nodes[node].name)));
-                    bar.set_message(message_of(&self.nodes[node].stage, max));
-                    bar.set_style(style_of(&self.nodes[node].stage, self.clock.clone()));
                     if attempt_began {
                         bar.reset();
                     }
+                    bar.set_style(style_of(&self.nodes[node].stage, self.clock.clone()));
+                    bar.set_message(message_of(&self.nodes[node].stage, max));
                 }
             }
         }
@@ -158,7 +158,7 @@ fn new_bar(name: &str) -> ProgressBar {
 fn style_of(stage: &Stage, clock: Clock) -> ProgressStyle {
     let template = match stage {
         Stage::Backoff { .. } => "{spinner} {prefix}: {msg} in {wait}",
-        _ => "{spinner} {prefix}: {msg} {pos} batches, {per_sec}",
+        _ => "{spinner} {prefix}: {msg} {pos} batches, {rate}",
     };
     let until = match stage {
         Stage::Backoff { until, .. } => *until,
@@ -168,13 +168,19 @@ fn style_of(stage: &Stage, clock: Clock) -> ProgressStyle {
         let left = until.since(clock.wall());
         let _ = write!(text, "{} s", left.as_millis().div_ceil(1_000));
     };
+    let rate = |state: &ProgressState, text: &mut dyn std::fmt::Write| {
+        let _ = write!(text, "{:.1}/s", state.per_sec());
+    };
     let style = ProgressStyle::with_template(template);
-    style.unwrap_or_else(|_| ProgressStyle::default_spinner()).with_key("wait", wait)
+    let style = style.unwrap_or_else(|_| ProgressStyle::default_spinner());
+    style.with_key("wait", wait).with_key("rate", rate)
 }
 
 fn message_of(stage: &Stage, max: u32) -> String {
     match stage {
-        Stage::Backoff { epoch, .. } => format!("attempt {} of {max}", epoch.0.saturating_add(1)),
+        Stage::Backoff { epoch, .. } => {
+            format!("waits for attempt {} of {max}", epoch.0.saturating_add(1))
+        }
         stage if stage.epoch() > Epoch(1) => {
             format!("{}, attempt {},", node_word(stage.status()), stage.epoch())
         }
@@ -223,5 +229,6 @@ fn line_of(
 fn count_of(seen: &Seen, now: Instant) -> String {
     let took = (now - seen.since).as_secs_f64();
     let rate = if took > 0.0 { seen.batches as f64 / took } else { 0.0 };
-    format!("{} batches in {took:.1} s ({rate:.1}/s)", seen.batches)
+    let word = if seen.batches == 1 { "batch" } else { "batches" };
+    format!("{} {word} in {took:.1} s ({rate:.1}/s)", seen.batches)
 }
