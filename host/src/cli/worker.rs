@@ -3,12 +3,13 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::Args;
 
 use super::{Interrupts, Usage};
-use crate::app::App;
-use crate::coordinator::{self, driver};
+use crate::app::{App, Backend};
+use crate::coordinator;
+use crate::settings::Settings;
 use crate::tasks;
 use crate::worker::{Shutdown, Worker};
 
@@ -49,16 +50,7 @@ pub async fn execute(_: WorkerArgs, app: &App) -> anyhow::Result<ExitCode> {
         "worker starts"
     );
     let shutdown = Shutdown::new();
-    let deps = coordinator::Deps {
-        bus: backend.bus.clone(),
-        store: backend.store.clone(),
-        clock: app.clock.clone(),
-        topics: settings.topics.clone(),
-    };
-    let (holder, stop) = (settings.worker_id.clone(), shutdown.clone());
-    let mut hosting = tasks::spawn("coordination", async move {
-        driver::host(deps, holder, async move { stop.begun().await }).await
-    });
+    let coordinating = coordinate(&settings, &backend, app, shutdown.clone());
     let worker = Worker::new(settings, backend.bus, backend.store, handlers, app.clock.clone());
     let begin = shutdown.clone();
     let _listening = tasks::spawn("interrupts", async move {
@@ -68,22 +60,11 @@ pub async fn execute(_: WorkerArgs, app: &App) -> anyhow::Result<ExitCode> {
         let second = interrupts.next().await;
         std::process::exit(second.exit_code().into());
     });
-    let worked = async {
-        let worker = worker.run(shutdown.clone());
-        tokio::pin!(worker);
-        // Cancel-safe: a side that is not done goes on below.
-        tokio::select! {
-            ended = &mut worker => ended?,
-            ended = &mut hosting => {
-                ended.unwrap_or(Ok(())).context("coordinating submitted tasks")?;
-                return worker.await;
-            }
-        }
-        hosting.await.unwrap_or(Ok(())).context("coordinating submitted tasks")
-    };
+    // The one that fails ends the process; the drain of both is one drain.
+    let both = async { tokio::try_join!(worker.run(shutdown.clone()), coordinating) };
     // Cancel-safe: whichever side is dropped, the process ends with it.
     tokio::select! {
-        ended = worked => ended?,
+        ended = both => ended.map(|_| ())?,
         () = overdue(&shutdown, grace + DRAIN_MARGIN) => bail!(
             "the worker was not drained within {} s; what it had in hand goes on elsewhere once \
              its leases have ended",
@@ -92,6 +73,23 @@ pub async fn execute(_: WorkerArgs, app: &App) -> anyhow::Result<ExitCode> {
     }
     tracing::info!("worker stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// What was submitted has no coordinator of its own: one of the workers is it.
+fn coordinate(
+    settings: &Settings,
+    backend: &Backend,
+    app: &App,
+    shutdown: Shutdown,
+) -> impl Future<Output = anyhow::Result<()>> + Send + 'static {
+    let deps = coordinator::Deps {
+        bus: backend.bus.clone(),
+        store: backend.store.clone(),
+        clock: app.clock.clone(),
+        topics: settings.topics.clone(),
+    };
+    let worker_id = settings.worker_id.clone();
+    coordinator::driver::host(deps, worker_id, async move { shutdown.begun().await })
 }
 
 async fn overdue(shutdown: &Shutdown, after: Duration) {
