@@ -1,12 +1,21 @@
 //! The command line: one file a command, and here what they share.
 
+mod cancel;
 mod config;
+mod graph_file;
 mod input;
 mod interrupt;
 mod observed;
+mod outcome;
 mod output;
 mod plugin;
 mod plugin_run;
+mod printable;
+mod progress;
+mod run;
+mod status;
+mod submit;
+mod table;
 mod worker;
 
 use std::path::PathBuf;
@@ -43,7 +52,9 @@ handler), 130 interrupted.\n\
 Examples:\n  \
   flowkit plugin check plugins/echo.wasm              is this file a handler?\n  \
   flowkit plugin run plugins/echo.wasm --input '{\"a\": 1}'   try it, nothing else needed\n  \
+  flowkit run configs/demo.json                       run a graph to its end\n  \
   flowkit worker --config configs/worker.json         serve the configured roles\n  \
+  flowkit submit steps --input '{\"count\": 3}'         give the workers something to do\n  \
   flowkit config show                                 every setting, and where it comes from"
 )]
 struct Cli {
@@ -81,8 +92,16 @@ struct Shared {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Runs one graph, in this process alone
+    Run(run::RunArgs),
     /// Serves the configured roles until SIGINT or SIGTERM
     Worker(worker::WorkerArgs),
+    /// Leaves a task for the workers
+    Submit(submit::SubmitArgs),
+    /// Stops a task
+    Cancel(cancel::CancelArgs),
+    /// Shows the workers and the tasks
+    Status(status::StatusArgs),
     /// Tries and checks handlers, without any backend
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
@@ -131,6 +150,10 @@ fn filter_of(cli: &Cli) -> &'static str {
 impl Command {
     async fn execute(self, shared: &Shared) -> anyhow::Result<ExitCode> {
         match self {
+            Self::Run(args) => run::execute(args, &shared.app(Need::Handlers)?).await,
+            Self::Submit(args) => submit::execute(args, &shared.app(Need::Database)?).await,
+            Self::Cancel(args) => cancel::execute(args, &shared.app(Need::Database)?).await,
+            Self::Status(args) => status::execute(args, &shared.app(Need::Database)?).await,
             Self::Worker(args) => worker::execute(args, &shared.app(Need::Handlers)?).await,
             Self::Plugin(command) => plugin::execute(command).await,
             Self::Config(command) => config::execute(&command, &shared.app(Need::Handlers)?.config),
