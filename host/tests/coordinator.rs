@@ -1,5 +1,6 @@
 //! The coordinator over the backends in memory, with workers that follow a script and
 //! paused time.
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
 use std::future::Future;
 use std::sync::{Arc, Mutex};
