@@ -17,7 +17,11 @@ mod presence;
 mod schema;
 mod threads;
 
+#[cfg(test)]
+mod tests;
+
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -50,6 +54,7 @@ struct Inner {
     reads: Lane,
     writes: Lane,
     process: Mutex<Option<Presence>>,
+    numbers: AtomicI64,
 }
 
 /// What handles and threads share.
@@ -88,7 +93,13 @@ impl Database {
         let writes = Lane::start("sqlite-write", &shared, |jobs| writer.run(jobs))?;
         let reader = Reader::new(connections.reader, shared.clone());
         let reads = Lane::start("sqlite-read", &shared, |jobs| reader.run(jobs))?;
-        Ok(Self(Arc::new(Inner { shared, writes, reads, process: Mutex::new(None) })))
+        Ok(Self(Arc::new(Inner {
+            shared,
+            writes,
+            reads,
+            process: Mutex::new(None),
+            numbers: AtomicI64::new(1),
+        })))
     }
 
     /// The file.
@@ -132,6 +143,11 @@ impl Database {
         let name = presence.name().to_owned();
         *process = Some(presence);
         Ok(name)
+    }
+
+    /// A number that nobody else in this [`process`](Self::process) got.
+    pub(crate) fn number(&self) -> i64 {
+        self.0.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
     /// What tells which processes are gone.

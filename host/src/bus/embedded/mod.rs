@@ -10,9 +10,6 @@ mod member;
 mod sql;
 mod tail;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
-
 use async_trait::async_trait;
 use tokio::time::Instant;
 
@@ -24,13 +21,12 @@ use crate::sqlite::{Database, Failure};
 #[derive(Clone)]
 pub struct EmbeddedBus {
     db: Database,
-    members: Arc<AtomicI64>,
 }
 
 impl EmbeddedBus {
     /// A view of an open database.
     pub fn new(db: Database) -> Self {
-        Self { db, members: Arc::default() }
+        Self { db }
     }
 
     async fn topic_ids(&self, topics: &[Topic]) -> Result<Vec<i64>, BusError> {
@@ -80,7 +76,7 @@ impl Bus for EmbeddedBus {
     ) -> Result<Box<dyn GroupConsumer>, BusError> {
         let process = self.db.process()?;
         let ids = self.topic_ids(topics).await?;
-        let number = self.members.fetch_add(1, Ordering::Relaxed);
+        let number = self.db.number();
         let identity = member::Identity { group: group.into(), process: process.into(), number };
         let consumer = member::Member::join(self.db.clone(), identity, topics, &ids).await?;
         Ok(Box::new(consumer))

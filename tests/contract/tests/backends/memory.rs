@@ -1,0 +1,52 @@
+//! The suite in memory, under paused time.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use contract::{Backend, NOW};
+use flowkit::bus::Bus;
+use flowkit::bus::memory::MemoryBus;
+use flowkit::clock::Clock;
+use flowkit::store::Store;
+use flowkit::store::memory::MemoryStore;
+use flowkit::types::{BatchUid, RunKey, WorkerId};
+
+struct Memory {
+    bus: MemoryBus,
+    store: MemoryStore,
+}
+
+#[async_trait]
+impl Backend for Memory {
+    async fn start() -> Self {
+        let clock = Clock::starting_at(NOW);
+        Self { bus: MemoryBus::new(clock.clone()), store: MemoryStore::new(clock) }
+    }
+
+    fn bus(&self) -> Arc<dyn Bus> {
+        Arc::new(self.bus.clone())
+    }
+
+    fn other_bus(&self) -> Arc<dyn Bus> {
+        self.bus()
+    }
+
+    fn store(&self) -> Arc<dyn Store> {
+        Arc::new(self.store.clone())
+    }
+
+    fn other_store(&self) -> Arc<dyn Store> {
+        self.store()
+    }
+
+    async fn end_worker(&self, worker_id: &WorkerId) -> bool {
+        self.store.set_gone(worker_id, true);
+        true
+    }
+
+    async fn leave_failed_batch(&self, key: &RunKey, batch_uid: &BatchUid) {
+        self.store.leave_failed_batch(key, batch_uid);
+    }
+}
+
+contract::suite!(Memory, tokio::test(start_paused = true));
