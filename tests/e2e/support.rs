@@ -115,9 +115,7 @@ impl Site {
 
     /// Waits for the task's end.
     pub fn wait_for_end(&self, task: &str) -> Value {
-        self.wait_for(task, "ended", |now| {
-            now["status"] == "finished" || now["status"] == "failed"
-        })
+        self.wait_for(task, "ended", |now| now["status"] == "finished" || now["status"] == "failed")
     }
 
     /// Opens the database, as another program beside the workers would.
@@ -135,9 +133,7 @@ impl Site {
         let mut reader = bus.subscribe(&group, &[topic]).await.expect("the topic is read");
         let mut events = Vec::new();
         // The topic is complete: what does not come at once does not come.
-        while let Ok(message) =
-            tokio::time::timeout(Duration::from_secs(2), reader.next()).await
-        {
+        while let Ok(message) = tokio::time::timeout(Duration::from_secs(2), reader.next()).await {
             let message = message.expect("the topic is read");
             reader.commit(&message).await.expect("the position is kept");
             events.push(Status::decode(&message.value).expect("an event of the protocol"));
