@@ -7,7 +7,9 @@ use anyhow::bail;
 use clap::Args;
 
 use super::{Interrupts, Usage};
-use crate::app::App;
+use crate::app::{App, Backend};
+use crate::coordinator;
+use crate::settings::Settings;
 use crate::tasks;
 use crate::worker::{Shutdown, Worker};
 
@@ -47,8 +49,9 @@ pub async fn execute(_: WorkerArgs, app: &App) -> anyhow::Result<ExitCode> {
         db = %app.config.db().display(),
         "worker starts"
     );
-    let worker = Worker::new(settings, backend.bus, backend.store, handlers, app.clock.clone());
     let shutdown = Shutdown::new();
+    let coordinating = coordinate(&settings, &backend, app, shutdown.clone());
+    let worker = Worker::new(settings, backend.bus, backend.store, handlers, app.clock.clone());
     let begin = shutdown.clone();
     let _listening = tasks::spawn("interrupts", async move {
         let first = interrupts.next().await;
@@ -57,9 +60,11 @@ pub async fn execute(_: WorkerArgs, app: &App) -> anyhow::Result<ExitCode> {
         let second = interrupts.next().await;
         std::process::exit(second.exit_code().into());
     });
+    // The one that fails ends the process; the drain of both is one drain.
+    let both = async { tokio::try_join!(worker.run(shutdown.clone()), coordinating) };
     // Cancel-safe: whichever side is dropped, the process ends with it.
     tokio::select! {
-        ended = worker.run(shutdown.clone()) => ended?,
+        ended = both => ended.map(|_| ())?,
         () = overdue(&shutdown, grace + DRAIN_MARGIN) => bail!(
             "the worker was not drained within {} s; what it had in hand goes on elsewhere once \
              its leases have ended",
@@ -68,6 +73,23 @@ pub async fn execute(_: WorkerArgs, app: &App) -> anyhow::Result<ExitCode> {
     }
     tracing::info!("worker stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// What was submitted has no coordinator of its own: one of the workers is it.
+fn coordinate(
+    settings: &Settings,
+    backend: &Backend,
+    app: &App,
+    shutdown: Shutdown,
+) -> impl Future<Output = anyhow::Result<()>> + Send + 'static {
+    let deps = coordinator::Deps {
+        bus: backend.bus.clone(),
+        store: backend.store.clone(),
+        clock: app.clock.clone(),
+        topics: settings.topics.clone(),
+    };
+    let worker_id = settings.worker_id.clone();
+    coordinator::driver::host(deps, worker_id, async move { shutdown.begun().await })
 }
 
 async fn overdue(shutdown: &Shutdown, after: Duration) {
