@@ -9,11 +9,11 @@ use contract::runs::recorded;
 use contract::{Backend, NOW, fence, key, new_role, new_run};
 use flowkit::bus::Bus;
 use flowkit::bus::embedded::EmbeddedBus;
-use flowkit::clock::Clock;
+use flowkit::clock::{Clock, UnixMs};
 use flowkit::sqlite::Database;
 use flowkit::store::embedded::EmbeddedStore;
-use flowkit::store::{Cursor, Fenced, Store, StoreError, TaskDoc, TaskStatus};
-use flowkit::types::{BatchUid, Epoch, RunKey, WorkerId};
+use flowkit::store::{Claim, Cursor, Fenced, Store, StoreError, TaskDoc, TaskStatus};
+use flowkit::types::{BatchUid, Epoch, NodeId, RunKey, TaskId, WorkerId};
 use tempfile::TempDir;
 
 struct Embedded {
@@ -64,6 +64,28 @@ impl Backend for Embedded {
             [names[0], names[1], batch_uid.as_str()],
         )
         .unwrap();
+    }
+
+    async fn claims(&self, task_id: &TaskId) -> Vec<Claim> {
+        let file = rusqlite::Connection::open(self.first.path()).unwrap();
+        let mut statement = file
+            .prepare(
+                "SELECT consumer_node, from_node, batch_uid, claimed_at FROM claims
+                 WHERE task_id = ?1",
+            )
+            .unwrap();
+        let node = |text: String| NodeId::new(text).unwrap();
+        let claim = |row: &rusqlite::Row<'_>| {
+            Ok(Claim {
+                task_id: task_id.clone(),
+                consumer_node: node(row.get(0)?),
+                from_node: node(row.get(1)?),
+                batch_uid: contract::uid(row.get::<_, String>(2)?),
+                claimed_at: UnixMs(row.get(3)?),
+            })
+        };
+        let claims = statement.query_map([task_id.as_str()], claim).unwrap();
+        claims.map(Result::unwrap).collect()
     }
 }
 
@@ -134,4 +156,20 @@ async fn a_damaged_task_hurts_no_other() {
     assert_eq!(store.list_tasks(9).await.unwrap(), std::slice::from_ref(&good));
     let of = |doc: &TaskDoc| RunKey { task_id: doc.id.clone(), ..key("t", "n-1") };
     assert_eq!(store.views(&[of(&bad), of(&good)]).await.unwrap().len(), 1);
+}
+
+/// Nothing but another process's message wakes a reader that has waited for a while.
+#[tokio::test]
+async fn a_sleeping_reader_is_woken_by_another_process() {
+    let backend = Embedded::start().await;
+    let topics = [contract::bus::new_topic()];
+    for _ in 0..5 {
+        let mut tail = backend.other_bus().tail(&topics).await.unwrap();
+        let publish = async {
+            tokio::time::sleep(contract::QUIET / 3).await;
+            let message = contract::bus::message(&topics[0], None, "wake up");
+            backend.bus().publish(&[message], None).await.unwrap();
+        };
+        tokio::join!(contract::bus::tail_next(&mut *tail), publish);
+    }
 }
