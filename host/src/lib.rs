@@ -1,12 +1,17 @@
 //! FlowKit's worker host. `ARCHITECTURE.md` at the repository's root is the map.
 
+pub mod app;
 pub mod bus;
+pub mod cli;
 pub mod clock;
+pub mod config;
+pub mod coordinator;
 pub mod discovery;
 pub mod handler;
 pub mod health;
 pub mod input;
 pub mod intake;
+pub mod logging;
 pub mod metrics;
 pub mod plugin;
 pub mod protocol;

@@ -1,3 +1,8 @@
 //! The `flowkit` binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    flowkit::tasks::stop_on_panic();
+    flowkit::cli::main()
+}

@@ -22,10 +22,10 @@ pub(super) struct Wreck<'a> {
 
 /// The fault to report for it.
 pub(super) fn explain(wreck: &Wreck<'_>) -> HostFault {
-    let (code, what) = cause(wreck);
+    let (code, what, said) = cause(wreck);
     let mut message = format!("{}: {what}", wreck.function);
-    let said = wreck.stderr.trim();
-    if !said.is_empty() && !message.contains(said) {
+    let said = said.trim();
+    if !said.is_empty() {
         // The reason comes first, so that it survives when the whole is cut.
         let _ = write!(message, "\nthe handler's stderr ended with:\n{said}");
     }
@@ -45,41 +45,51 @@ pub(super) fn time_limit(function: &str, limit: std::time::Duration) -> HostFaul
     }
 }
 
-fn cause(wreck: &Wreck<'_>) -> (FaultCode, String) {
+/// The code, the reason, and what of the stderr says more than the reason.
+fn cause<'a>(wreck: &Wreck<'a>) -> (FaultCode, String, &'a str) {
     if let Some((limit, wanted)) = wreck.refused {
         let needs = format!(
             "the handler wanted {wanted} bytes of memory; limits.memory_bytes allows {limit}"
         );
-        return (FaultCode::MemoryLimit, needs);
+        return (FaultCode::MemoryLimit, needs, wreck.stderr);
     }
     if let Some(exit) = wreck.error.downcast_ref::<I32Exit>() {
-        let what =
-            format!("the handler ended itself with exit({}); return an error instead", exit.0);
-        return (FaultCode::HandlerTrap, what);
+        let what = format!(
+            "the handler ended itself with exit status {}; return an error instead",
+            exit.0
+        );
+        return (FaultCode::HandlerTrap, what, wreck.stderr);
     }
-    if let Some(panic) = panic_in(wreck.stderr) {
-        return (FaultCode::HandlerPanic, panic);
+    if let Some((panic, said)) = panic_in(wreck.stderr) {
+        return (FaultCode::HandlerPanic, panic, said);
     }
-    if let Some(trap) = wreck.error.downcast_ref::<Trap>() {
-        return (FaultCode::HandlerTrap, trap_words(*trap));
-    }
-    refused_value(wreck.error)
+    let (code, what) = match wreck.error.downcast_ref::<Trap>() {
+        Some(trap) => (FaultCode::HandlerTrap, trap_words(*trap)),
+        None => refused_value(wreck.error),
+    };
+    (code, what, wreck.stderr)
 }
 
-/// The message of a panic or of an exception nobody caught, as the languages print it.
-fn panic_in(stderr: &str) -> Option<String> {
-    rust_panic(stderr).or_else(|| go_panic(stderr)).or_else(|| python_traceback(stderr))
+/// The message of a panic or of an exception nobody caught, as the languages print it, and
+/// what else is worth quoting: the stacks of Go and Python; of Rust, whose message is the
+/// end, only what came before it.
+fn panic_in(stderr: &str) -> Option<(String, &str)> {
+    rust_panic(stderr)
+        .or_else(|| go_panic(stderr).map(|panic| (panic, stderr)))
+        .or_else(|| python_traceback(stderr).map(|panic| (panic, stderr)))
 }
 
 /// `thread '…' panicked at src/lib.rs:1:2:⏎message⏎note: run with …`. Guests on QuickJS
 /// end this way too, with the JavaScript error and its stack as the message.
-fn rust_panic(stderr: &str) -> Option<String> {
+fn rust_panic(stderr: &str) -> Option<(String, &str)> {
     let start = stderr.rfind("panicked at ")?;
     let told = &stderr[start..];
     let end = told.find("\nnote: ").or_else(|| told.find("\nstack backtrace:"));
     let told = told[..end.unwrap_or(told.len())].trim_end();
     let (place, message) = told.split_once(":\n").unwrap_or((told, ""));
-    Some(if message.is_empty() { place.to_owned() } else { format!("{place}: {message}") })
+    let panic = if message.is_empty() { place.to_owned() } else { format!("{place}: {message}") };
+    let before = stderr[..start].rfind('\n').map_or("", |line| &stderr[..line]);
+    Some((panic, before))
 }
 
 /// `panic: message⏎⏎goroutine 1 [running]: …`; `fatal error: …` likewise.
@@ -150,22 +160,48 @@ mod tests {
 
     #[test]
     fn panics_are_recognised_in_every_language() {
-        let rust = "\nthread '<unnamed>' (1) panicked at src/lib.rs:10:5:\nindex out of bounds: \
+        let rust = "opening a.csv\n\nthread '<unnamed>' (1) panicked at src/lib.rs:10:5:\nindex out of bounds: \
                     the len is 3\nnote: run with `RUST_BACKTRACE=1` environment variable\n";
-        insta::assert_snapshot!(explained(unreachable(), rust), @"");
+        insta::assert_snapshot!(explained(unreachable(), rust), @r"
+        handler_panic: process-batch: panicked at src/lib.rs:10:5: index out of bounds: the len is 3
+        the handler's stderr ended with:
+        opening a.csv
+        ");
         let go = "panic: assignment to entry in nil map\n\ngoroutine 1 [running]:\nmain.main()\n";
-        insta::assert_snapshot!(explained(unreachable(), go), @"");
+        insta::assert_snapshot!(explained(unreachable(), go), @r"
+        handler_panic: process-batch: panic: assignment to entry in nil map
+        the handler's stderr ended with:
+        panic: assignment to entry in nil map
+
+        goroutine 1 [running]:
+        main.main()
+        ");
         let python = "Traceback (most recent call last):\n  File \"app.py\", line 3, in run\n    \
                       raise ValueError(\"no\")\nValueError: no\n";
-        insta::assert_snapshot!(explained(unreachable(), python), @"");
+        insta::assert_snapshot!(explained(unreachable(), python), @r#"
+        handler_panic: process-batch: an exception was not caught: ValueError: no
+        the handler's stderr ended with:
+        Traceback (most recent call last):
+          File "app.py", line 3, in run
+            raise ValueError("no")
+        ValueError: no
+        "#);
     }
 
     #[test]
     fn traps_are_put_into_words() {
-        insta::assert_snapshot!(explained(unreachable(), ""), @"");
-        insta::assert_snapshot!(explained(Trap::StackOverflow.into(), "deep\n"), @"");
-        insta::assert_snapshot!(explained(Trap::IntegerDivisionByZero.into(), ""), @"");
-        insta::assert_snapshot!(explained(I32Exit(3).into(), "bye"), @"");
+        insta::assert_snapshot!(explained(unreachable(), ""), @"handler_trap: process-batch: the handler aborted (`unreachable`) and left no message on stderr");
+        insta::assert_snapshot!(explained(Trap::StackOverflow.into(), "deep\n"), @r"
+        handler_trap: process-batch: stack overflow: the handler's calls are nested too deep (endless recursion?)
+        the handler's stderr ended with:
+        deep
+        ");
+        insta::assert_snapshot!(explained(Trap::IntegerDivisionByZero.into(), ""), @"handler_trap: process-batch: the handler trapped: integer divide by zero");
+        insta::assert_snapshot!(explained(I32Exit(3).into(), "bye"), @r"
+        handler_trap: process-batch: the handler ended itself with exit status 3; return an error instead
+        the handler's stderr ended with:
+        bye
+        ");
     }
 
     #[test]
@@ -177,7 +213,11 @@ mod tests {
             stderr: "memory allocation of 99 bytes failed\n",
             refused: Some((1000, 1099)),
         };
-        insta::assert_snapshot!(explain(&wreck), @"");
+        insta::assert_snapshot!(explain(&wreck), @r"
+        memory_limit: init: the handler wanted 1099 bytes of memory; limits.memory_bytes allows 1000
+        the handler's stderr ended with:
+        memory allocation of 99 bytes failed
+        ");
     }
 
     #[test]

@@ -114,6 +114,10 @@ pub struct CancelState {
 pub struct GraphDoc {
     /// In the order of the graph file.
     pub nodes: Vec<NodeDoc>,
+    /// The worker process that coordinates this task by itself (`flowkit run`), ours:
+    /// while it lives, the worker that coordinates what was submitted leaves it alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_by: Option<WorkerId>,
 }
 
 /// A node with its state.
@@ -181,7 +185,7 @@ pub enum NodeStatus {
     Finished,
     /// No further attempt will come.
     Failed,
-    /// Stopped on request.
+    /// Stopped, or never started, on request.
     Cancelled,
     /// Never started because the task ended before.
     Skipped,

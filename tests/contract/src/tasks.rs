@@ -25,7 +25,7 @@ pub fn task(seconds: u64, status: TaskStatus) -> TaskDoc {
         id: TaskId::new(unique("t")).unwrap(),
         status,
         coordinator: CancelState::default(),
-        graph: GraphDoc { nodes },
+        graph: GraphDoc { run_by: None, nodes },
         version: 0,
         created_at: at(seconds),
         updated_at: at(seconds),

@@ -1,0 +1,104 @@
+//! The composition root: the only file that names a backend.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+
+use crate::bus::{Bus, embedded::EmbeddedBus, memory::MemoryBus};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::handler::Handlers;
+use crate::plugin::{Engine, HandlerConfig, LoadError, PluginConfig, Plugins};
+use crate::settings::Settings;
+use crate::sqlite::Database;
+use crate::store::{Store, embedded::EmbeddedStore, memory::MemoryStore};
+use crate::tasks;
+use crate::types::{Role, WorkerId};
+
+/// What the commands are built from.
+pub struct App {
+    /// The configuration.
+    pub config: Config,
+    /// Time.
+    pub clock: Clock,
+}
+
+/// Where messages and state are.
+#[derive(Clone)]
+pub struct Backend {
+    /// Messages.
+    pub bus: Arc<dyn Bus>,
+    /// State.
+    pub store: Arc<dyn Store>,
+}
+
+/// Handlers that cannot be loaded; one line each, with what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+pub struct BadPlugins(pub Vec<LoadError>);
+
+impl App {
+    /// On this machine's clocks.
+    pub fn new(config: Config) -> Self {
+        Self { config, clock: Clock::system() }
+    }
+
+    /// What a worker goes by.
+    pub fn settings(&self) -> Settings {
+        self.config.settings()
+    }
+
+    /// Opens the configured backend. With `worker`, says that this process is that worker;
+    /// refused while another process is.
+    pub async fn backend(&self, worker: Option<&WorkerId>) -> anyhow::Result<Backend> {
+        self.backend_at(self.config.db(), worker).await
+    }
+
+    /// Opens the embedded backend in another file than the configured one.
+    pub async fn backend_at(
+        &self,
+        db: &Path,
+        worker: Option<&WorkerId>,
+    ) -> anyhow::Result<Backend> {
+        let path = db.to_owned();
+        let opened = tasks::spawn_blocking("open-database", move || Database::open(path));
+        let database = opened.await.context("opening the database was interrupted")??;
+        if let Some(worker) = worker {
+            database.register_worker(worker).await?;
+        }
+        Ok(Backend {
+            bus: Arc::new(EmbeddedBus::new(database.clone())),
+            store: Arc::new(EmbeddedStore::new(database, self.clock.clone())),
+        })
+    }
+
+    /// Loads the handlers of the roles to serve.
+    pub async fn plugins(&self) -> anyhow::Result<Arc<dyn Handlers>> {
+        self.config.check_files()?;
+        let handlers = self.config.handlers();
+        let served =
+            self.config.roles().iter().filter_map(|role| {
+                handlers.get(role).map(|handler| (role.clone(), handler.clone()))
+            });
+        load(served).await
+    }
+}
+
+/// A backend in this process alone, gone with it.
+pub fn memory(clock: &Clock) -> Backend {
+    Backend {
+        bus: Arc::new(MemoryBus::new(clock.clone())),
+        store: Arc::new(MemoryStore::new(clock.clone())),
+    }
+}
+
+/// Loads handlers; fails with [`BadPlugins`].
+pub async fn load(
+    handlers: impl IntoIterator<Item = (Role, HandlerConfig)>,
+) -> anyhow::Result<Arc<dyn Handlers>> {
+    let engine = Engine::new()?;
+    let configs = handlers.into_iter().map(|(role, handler)| PluginConfig { role, handler });
+    let plugins = Plugins::load(&engine, configs.collect()).await.map_err(BadPlugins)?;
+    Ok(Arc::new(plugins))
+}

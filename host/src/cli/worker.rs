@@ -1,0 +1,98 @@
+//! `flowkit worker`: serves the configured roles.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::bail;
+use clap::Args;
+
+use super::{Interrupts, Usage};
+use crate::app::{App, Backend};
+use crate::coordinator;
+use crate::settings::Settings;
+use crate::tasks;
+use crate::worker::{Shutdown, Worker};
+
+/// How much longer than `shutdown_grace_sec` a drain may take before the process ends
+/// without it: for the last writes.
+const DRAIN_MARGIN: Duration = Duration::from_secs(2);
+
+/// Serves the configured roles until SIGINT or SIGTERM.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The worker takes commands for its roles from the backend, runs them in their handlers and\n\
+reports. The first SIGINT or SIGTERM lets running batches finish within shutdown_grace_sec and\n\
+leaves the rest, with its progress, to other workers; a second one ends the process at once.\n\
+\n\
+Examples:\n  \
+  flowkit worker\n  \
+  flowkit worker --config /etc/flowkit/worker.json --db /var/lib/flowkit/flowkit.db\n  \
+  FLOWKIT_ROLES=echo,report flowkit worker --set max_concurrent_tasks=8")]
+pub struct WorkerArgs {}
+
+/// Runs it.
+pub async fn execute(_: WorkerArgs, app: &App) -> anyhow::Result<ExitCode> {
+    let mut interrupts = Interrupts::new()?;
+    if app.config.roles().is_empty() {
+        let text = "there is no role to serve: `handlers` and `roles` of the configuration are \
+                    empty; `flowkit config show` tells where they come from";
+        return Err(Usage(text.into()).into());
+    }
+    let settings = app.settings();
+    let grace = settings.shutdown_grace;
+    let handlers = app.plugins().await?;
+    let backend = app.backend(Some(&settings.worker_id)).await?;
+    let roles: Vec<_> = handlers.roles().iter().map(ToString::to_string).collect();
+    tracing::info!(
+        worker_id = %settings.worker_id,
+        roles = roles.join(","),
+        db = %app.config.db().display(),
+        "worker starts"
+    );
+    let shutdown = Shutdown::new();
+    let coordinating = coordinate(&settings, &backend, app, shutdown.clone());
+    let worker = Worker::new(settings, backend.bus, backend.store, handlers, app.clock.clone());
+    let begin = shutdown.clone();
+    let _listening = tasks::spawn("interrupts", async move {
+        let first = interrupts.next().await;
+        tracing::info!("{}: draining; a second one ends the process at once", first.name());
+        begin.begin();
+        let second = interrupts.next().await;
+        std::process::exit(second.exit_code().into());
+    });
+    // The one that fails ends the process; the drain of both is one drain.
+    let both = async { tokio::try_join!(worker.run(shutdown.clone()), coordinating) };
+    // Cancel-safe: whichever side is dropped, the process ends with it.
+    tokio::select! {
+        ended = both => ended.map(|_| ())?,
+        () = overdue(&shutdown, grace + DRAIN_MARGIN) => bail!(
+            "the worker was not drained within {} s; what it had in hand goes on elsewhere once \
+             its leases have ended",
+            (grace + DRAIN_MARGIN).as_secs_f64()
+        ),
+    }
+    tracing::info!("worker stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What was submitted has no coordinator of its own: one of the workers is it.
+fn coordinate(
+    settings: &Settings,
+    backend: &Backend,
+    app: &App,
+    shutdown: Shutdown,
+) -> impl Future<Output = anyhow::Result<()>> + Send + 'static {
+    let deps = coordinator::Deps {
+        bus: backend.bus.clone(),
+        store: backend.store.clone(),
+        clock: app.clock.clone(),
+        topics: settings.topics.clone(),
+    };
+    let worker_id = settings.worker_id.clone();
+    coordinator::driver::host(deps, worker_id, async move { shutdown.begun().await })
+}
+
+async fn overdue(shutdown: &Shutdown, after: Duration) {
+    shutdown.begun().await;
+    tokio::time::sleep(after).await;
+}

@@ -1,0 +1,158 @@
+//! What no single key can tell: whether the keys fit each other and the files exist.
+
+use std::path::Path;
+
+use super::error::{Origin, Problem};
+use super::keys::Keys;
+use super::layers::Layers;
+use super::place::KeyPath;
+use crate::plugin::HandlerConfig;
+use crate::protocol::Topics;
+use crate::types::Role;
+
+/// Everything that is wrong among the keys.
+pub(super) fn problems(keys: &Keys, layers: &Layers) -> Vec<Problem> {
+    let mut found = Vec::new();
+    let mut report = |key: KeyPath, text: String| {
+        found.push(Problem { origin: Some(layers.origin(&key)), key: Some(key), text });
+    };
+    if keys.db.as_os_str().is_empty() {
+        report(KeyPath::of(["db"]), "is empty; name a file".into());
+    }
+    if let Err(bad) = topics(keys).check() {
+        report(KeyPath::of([bad.what]), bad.problem.into());
+    }
+    if keys.hb_interval_sec.get() * 2 > keys.lease_ttl_sec.get() {
+        let (key, text) = heartbeat_problem(keys, layers);
+        report(key, text);
+    }
+    if keys.pull_poll_ms_default.get() > keys.pull_empty_backoff_ms_max.get() {
+        let key = KeyPath::of(["pull_poll_ms_default"]);
+        let most = keys.pull_empty_backoff_ms_max.get().as_millis();
+        report(key, format!("is above `pull_empty_backoff_ms_max`, {most}"));
+    }
+    for (number, role) in keys.roles.iter().flatten().enumerate() {
+        let key = KeyPath::of(["roles".to_owned(), number.to_string()]);
+        if !keys.handlers.contains_key(role) {
+            let text = format!(
+                "role `{role}` has no handler; add `handlers.{role}` with its `component`, or take \
+                 the role out of `roles`"
+            );
+            report(key, text);
+        } else if keys.roles.iter().flatten().take(number).any(|earlier| earlier == role) {
+            report(key, format!("role `{role}` is listed twice"));
+        }
+    }
+    for (role, handler) in &keys.handlers {
+        if let Err(bad) = handler.limits.check() {
+            let key = of_role(role, ["limits", bad.key]);
+            report(key, format!("is {}; it must be from {} to {}", bad.value, bad.min, bad.max));
+        }
+    }
+    found
+}
+
+/// What works, but hardly as it was meant.
+pub(super) fn warnings(keys: &Keys, layers: &Layers) -> Vec<Problem> {
+    let mut found = Vec::new();
+    let mut report = |name: &str, text: &str| {
+        let key = KeyPath::of([name]);
+        let origin = Some(layers.origin(&key));
+        found.push(Problem { origin, key: Some(key), text: text.into() });
+    };
+    if keys.kafka_bootstrap.is_some() {
+        report(
+            "kafka_bootstrap",
+            "not used: `backend` is \"embedded\", which keeps everything in the file `db`",
+        );
+    }
+    if keys.cancel_grace_sec.get() > keys.shutdown_grace_sec.get() {
+        report(
+            "cancel_grace_sec",
+            "is above `shutdown_grace_sec`, which cuts it short when the worker stops",
+        );
+    }
+    found
+}
+
+/// Every file and directory that the handlers need and that is not there.
+pub(super) fn missing_files(keys: &Keys, layers: &Layers) -> Vec<Problem> {
+    let mut found = Vec::new();
+    let mut report = |key: KeyPath, text: String| {
+        found.push(Problem { origin: Some(layers.origin(&key)), key: Some(key), text });
+    };
+    for (role, handler) in &keys.handlers {
+        if let Some(text) = component_problem(&handler.component) {
+            report(of_role(role, ["component"]), text);
+        }
+        for (number, dir) in handler.dirs.iter().enumerate() {
+            if !dir.host.is_dir() {
+                let key = of_role(role, ["dirs", &number.to_string(), "host"]);
+                let path = dir.host.display();
+                report(key, format!("there is no directory {path} to grant to the handler"));
+            }
+        }
+    }
+    found
+}
+
+/// The topic keys together.
+pub(super) fn topics(keys: &Keys) -> Topics {
+    Topics {
+        cmd_fmt: keys.topic_cmd_fmt.clone(),
+        status_fmt: keys.topic_status_fmt.clone(),
+        announce: keys.topic_worker_announce.clone(),
+        query: keys.topic_query.clone(),
+        reply: keys.topic_reply.clone(),
+        signals: keys.topic_signals.clone(),
+        dead_letter: keys.topic_dead_letter.clone(),
+    }
+}
+
+/// Applies `resolve` to every path in the keys, with the path's own key.
+pub(super) fn resolve_paths(keys: &mut Keys, layers: &Layers) {
+    let join = |key: KeyPath, path: &mut std::path::PathBuf| {
+        if !path.as_os_str().is_empty() {
+            *path = layers.base(&key).join(&*path);
+        }
+    };
+    join(KeyPath::of(["db"]), &mut keys.db);
+    for (role, HandlerConfig { component, dirs, .. }) in &mut keys.handlers {
+        join(of_role(role, ["component"]), component);
+        for (number, dir) in dirs.iter_mut().enumerate() {
+            join(of_role(role, ["dirs", &number.to_string(), "host"]), &mut dir.host);
+        }
+    }
+}
+
+fn heartbeat_problem(keys: &Keys, layers: &Layers) -> (KeyPath, String) {
+    let lease = KeyPath::of(["lease_ttl_sec"]);
+    let interval = KeyPath::of(["hb_interval_sec"]);
+    let [lease_origin, interval_origin] = [&lease, &interval].map(|key| layers.origin(key));
+    let text = format!(
+        "`lease_ttl_sec` is {} ({lease_origin}), which needs a heartbeat at least every {} s, but \
+         `hb_interval_sec` is {} ({interval_origin}); change one of the two",
+        keys.lease_ttl_sec,
+        keys.lease_ttl_sec.get().as_secs_f64() / 2.0,
+        keys.hb_interval_sec,
+    );
+    // Blame the key that somebody set.
+    (if interval_origin == Origin::Default { lease } else { interval }, text)
+}
+
+fn component_problem(path: &Path) -> Option<String> {
+    let shown = path.display();
+    match std::fs::metadata(path) {
+        Ok(found) if found.is_file() => None,
+        Ok(_) => Some(format!("{shown} is not a file; name the handler's .wasm file")),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Some(format!(
+            "there is no file {shown}; build the example plugins with `cargo xtask plugins`, or \
+             correct the path"
+        )),
+        Err(error) => Some(format!("cannot look at {shown}: {error}")),
+    }
+}
+
+fn of_role<'a>(role: &'a Role, steps: impl IntoIterator<Item = &'a str>) -> KeyPath {
+    KeyPath::of(["handlers", role.as_str()].into_iter().chain(steps))
+}

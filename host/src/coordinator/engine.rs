@@ -1,0 +1,355 @@
+//! Tasks under coordination: applies what happened, stores it, carries out the orders.
+//!
+//! The order is always: store the tasks, then send the orders, then commit what was read.
+//! A process that dies in between repeats the later steps: its successor reads the same
+//! messages again, and [`Task::on_begin`] repeats the orders.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::feed::Feed;
+use super::state::{BadTask, Order, Step, Task};
+use super::wire;
+use super::{Deps, Trouble, Watch};
+use crate::bus::{BusError, InMessage, OutMessage};
+use crate::protocol::Status;
+use crate::store::TaskDoc;
+use crate::types::TaskId;
+
+/// Shortest and longest wait while the bus or the store is out of reach.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// The tasks that this process coordinates now.
+pub(super) struct Engine {
+    deps: Deps,
+    group: Option<&'static str>,
+    feed: Option<Feed>,
+    tasks: BTreeMap<TaskId, Held>,
+    /// How long the present outage lets the next try wait; zero when there is none.
+    outage: Duration,
+}
+
+struct Held {
+    task: Task,
+    /// Changed and not stored.
+    dirty: bool,
+    /// To be sent once it is stored.
+    orders: Vec<Order>,
+}
+
+/// What became of tasks in a turn.
+#[derive(Default)]
+pub(super) struct Over {
+    /// They have ended; nothing more is to be done.
+    pub(super) ended: Vec<TaskId>,
+    /// Somebody else has changed them.
+    pub(super) lost: Vec<TaskId>,
+}
+
+impl Held {
+    fn absorb(&mut self, step: Step) {
+        self.dirty |= step.changed;
+        self.orders.extend(step.orders);
+    }
+}
+
+impl Engine {
+    /// With a `group` what was read is remembered across processes.
+    pub(super) fn new(deps: Deps, group: Option<&'static str>) -> Self {
+        Self { deps, group, feed: None, tasks: BTreeMap::new(), outage: Duration::ZERO }
+    }
+
+    /// Whether a task is coordinated here.
+    pub(super) fn holds(&self, id: &TaskId) -> bool {
+        self.tasks.contains_key(id)
+    }
+
+    /// Lets go of everything; another process may go on with it.
+    pub(super) fn clear(&mut self) {
+        self.feed = None;
+        self.tasks.clear();
+    }
+
+    /// Takes up a task, new or left by another process, and learns what was missed.
+    /// `adopt`: the process that coordinated it by itself is gone.
+    pub(super) async fn take_up(
+        &mut self,
+        doc: &TaskDoc,
+        adopt: bool,
+        watch: &mut dyn Watch,
+    ) -> Result<Result<(), BadTask>, Trouble> {
+        let mut task = match Task::from_doc(doc) {
+            Ok(task) => task,
+            Err(bad) => return Ok(Err(bad)),
+        };
+        let mut held_dirty = false;
+        if adopt && task.run_by().is_some() {
+            task.adopt();
+            held_dirty = true;
+        }
+        let mut roles = task.graph().roles();
+        let topics = wire::topics_of(&self.deps.topics, &roles);
+        self.deps.bus.ensure_topics(&topics).await?;
+        if self.feed.as_ref().is_none_or(|feed| !feed.covers(&roles)) {
+            roles.extend(self.feed.iter().flat_map(|feed| feed.roles().iter().cloned()));
+            self.open_feed(roles, watch).await?;
+        }
+        // Only now: an end that is not in the records yet will be heard.
+        let records = self.deps.store.runs_of_task(task.id()).await?;
+        let now = self.deps.clock.wall();
+        let mut step = task.on_records(&records, now);
+        if doc.coordinator.cancelled {
+            step.append(task.on_cancel(&reason_of(doc), now));
+        }
+        step.append(task.on_begin(now));
+        watch.changed(&task);
+        let mut held = Held { task, dirty: held_dirty, orders: Vec::new() };
+        held.absorb(step);
+        self.tasks.insert(doc.id.clone(), held);
+        Ok(Ok(()))
+    }
+
+    /// A person wants the task stopped.
+    pub(super) fn cancel(&mut self, doc: &TaskDoc, watch: &mut dyn Watch) {
+        let now = self.deps.clock.wall();
+        if let Some(held) = self.tasks.get_mut(&doc.id) {
+            let step = held.task.on_cancel(&reason_of(doc), now);
+            if step.changed {
+                watch.changed(&held.task);
+            }
+            held.absorb(step);
+        }
+    }
+
+    /// Waits for something to happen, until `until` at the latest, and deals with it.
+    /// Waits out an outage by itself. Cancel-safe: what was read is applied before the
+    /// next wait, and is neither committed nor lost before it is stored.
+    pub(super) async fn turn(
+        &mut self,
+        until: Instant,
+        watch: &mut dyn Watch,
+    ) -> anyhow::Result<Over> {
+        let mut over = Over::default();
+        match self.try_turn(until, watch, &mut over).await {
+            Ok(()) => self.outage = Duration::ZERO,
+            Err(trouble) => self.wait_out(trouble).await?,
+        }
+        Ok(over)
+    }
+
+    /// Stores and sends what is waiting.
+    pub(super) async fn flush(&mut self, watch: &mut dyn Watch) -> Result<Over, Trouble> {
+        let mut over = Over::default();
+        self.store_and_send(watch, &mut over).await?;
+        Ok(over)
+    }
+
+    /// Waits before the same is tried again; gives up where waiting cannot help.
+    pub(super) async fn wait_out(&mut self, trouble: Trouble) -> anyhow::Result<()> {
+        match trouble {
+            Trouble::Stop(error) => Err(error),
+            Trouble::Damaged(error) => Err(error.into()),
+            Trouble::Wait(reason) => {
+                if self.outage.is_zero() {
+                    tracing::warn!(%reason, "coordination waits");
+                }
+                self.outage = (self.outage * 2).clamp(RETRY.0, RETRY.1);
+                tokio::time::sleep(self.outage).await;
+                Ok(())
+            }
+        }
+    }
+
+    async fn try_turn(
+        &mut self,
+        until: Instant,
+        watch: &mut dyn Watch,
+        over: &mut Over,
+    ) -> Result<(), Trouble> {
+        // What an earlier turn could not store comes first: nothing more is read meanwhile.
+        self.store_and_send(watch, over).await?;
+        let wake = self.wake_at().map_or(until, |wake| wake.min(until));
+        let heard = match &mut self.feed {
+            None => {
+                tokio::time::sleep_until(wake).await;
+                Ok(Vec::new())
+            }
+            // Cancel-safe: `take` is, and so is a sleep.
+            Some(feed) => tokio::select! {
+                heard = feed.take() => heard,
+                () = tokio::time::sleep_until(wake) => Ok(Vec::new()),
+            },
+        };
+        match heard {
+            Ok(messages) => {
+                for message in &messages {
+                    self.on_message(message, watch);
+                }
+            }
+            Err(error) => {
+                let roles = self.feed.take().map(|feed| feed.roles().clone()).unwrap_or_default();
+                tracing::warn!(%error, "status topics are opened anew");
+                self.open_feed(roles, watch).await?;
+            }
+        }
+        self.on_tick(watch);
+        self.store_and_send(watch, over).await
+    }
+
+    /// Opens the status topics, anew if need be, and asks the records for what was missed.
+    async fn open_feed(
+        &mut self,
+        roles: BTreeSet<crate::types::Role>,
+        watch: &mut dyn Watch,
+    ) -> Result<(), Trouble> {
+        // A member that waits for its own successor would keep its messages from it. What
+        // it had read was applied here already, and is read again.
+        self.feed = None;
+        self.feed = Some(Feed::open(&self.deps, self.group, roles).await?);
+        for (id, held) in &mut self.tasks {
+            let records = self.deps.store.runs_of_task(id).await?;
+            let step = held.task.on_records(&records, self.deps.clock.wall());
+            if step.changed {
+                watch.changed(&held.task);
+            }
+            held.absorb(step);
+        }
+        Ok(())
+    }
+
+    fn on_message(&mut self, message: &InMessage, watch: &mut dyn Watch) {
+        let status = match Status::decode(&message.value) {
+            Ok(status) => status,
+            Err(error) => {
+                let (topic, offset) = (&message.topic, message.offset);
+                tracing::warn!(%topic, offset, %error, "a status message is left out");
+                return;
+            }
+        };
+        let (key, epoch) = (status.address.key, status.address.epoch);
+        let Some(held) = self.tasks.get_mut(&key.task_id) else { return };
+        let Some(node) = held.task.graph().find(&key.node_id) else { return };
+        if held.task.nodes()[node].stage.epoch() == epoch {
+            watch.event(node, epoch, &status.event);
+        }
+        let Some(event) = wire::node_event(status.event) else { return };
+        let step = held.task.on_event(node, epoch, event, self.deps.clock.wall());
+        if step.changed {
+            watch.changed(&held.task);
+        }
+        held.absorb(step);
+    }
+
+    fn on_tick(&mut self, watch: &mut dyn Watch) {
+        let now = self.deps.clock.wall();
+        for held in self.tasks.values_mut() {
+            let step = held.task.on_tick(now);
+            if step.changed {
+                watch.changed(&held.task);
+            }
+            held.absorb(step);
+        }
+    }
+
+    async fn store_and_send(
+        &mut self,
+        watch: &mut dyn Watch,
+        over: &mut Over,
+    ) -> Result<(), Trouble> {
+        let ids: Vec<TaskId> = self
+            .tasks
+            .iter()
+            .filter(|(_, held)| {
+                held.dirty || !held.orders.is_empty() || held.task.outcome().is_some()
+            })
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in ids {
+            let Some(held) = self.tasks.get_mut(&id) else { continue };
+            let mut kept = true;
+            // A refused order changes the task once more.
+            while kept && (held.dirty || !held.orders.is_empty()) {
+                kept = save(&self.deps, held).await?;
+                if kept {
+                    send(&self.deps, held, watch).await?;
+                }
+            }
+            if !kept {
+                over.lost.push(id.clone());
+                self.tasks.remove(&id);
+            } else if held.task.outcome().is_some() {
+                over.ended.push(id.clone());
+                self.tasks.remove(&id);
+            }
+        }
+        if let Some(feed) = &mut self.feed {
+            feed.commit().await?;
+        }
+        Ok(())
+    }
+
+    fn wake_at(&self) -> Option<Instant> {
+        let wake = self.tasks.values().filter_map(|held| held.task.next_wake()).min()?;
+        let clock = &self.deps.clock;
+        Some(clock.now() + wake.since(clock.wall()))
+    }
+}
+
+fn reason_of(doc: &TaskDoc) -> String {
+    doc.coordinator.cancel_reason.clone().unwrap_or_default()
+}
+
+/// Stores a task. False when somebody else has.
+async fn save(deps: &Deps, held: &mut Held) -> Result<bool, Trouble> {
+    if !held.dirty {
+        return Ok(true);
+    }
+    let doc = held.task.to_doc(deps.clock.wall());
+    let saved = deps.store.save_task(&doc).await? || was_saved(deps, &doc).await?;
+    if saved {
+        held.task.saved();
+        held.dirty = false;
+    }
+    Ok(saved)
+}
+
+/// Whether what is stored is `doc` itself: a save that was answered by an outage may have
+/// taken place.
+async fn was_saved(deps: &Deps, doc: &TaskDoc) -> Result<bool, Trouble> {
+    let Some(stored) = deps.store.task(&doc.id).await? else { return Ok(false) };
+    let same = stored.status == doc.status && stored.graph == doc.graph;
+    Ok(same && stored.version == doc.version + 1)
+}
+
+async fn send(deps: &Deps, held: &mut Held, watch: &mut dyn Watch) -> Result<(), Trouble> {
+    let now = deps.clock.wall();
+    let message = |order: &Order| wire::message(&held.task, order, &deps.topics, now);
+    let messages: Vec<OutMessage> = held.orders.iter().map(message).collect();
+    match deps.bus.publish(&messages, None).await {
+        Err(BusError::TooLarge { .. }) => {}
+        sent => {
+            sent?;
+            held.orders.clear();
+            return Ok(());
+        }
+    }
+    // One of them is too large: one after another, to know which.
+    for (order, message) in held.orders.clone().iter().zip(messages) {
+        match deps.bus.publish(&[message], None).await {
+            Err(BusError::TooLarge { size, limit }) => {
+                let (node, epoch, event) = wire::refused(order, size, limit);
+                held.orders.retain(|other| other != order);
+                let step = held.task.on_event(node, epoch, event, now);
+                watch.changed(&held.task);
+                held.absorb(step);
+            }
+            sent => {
+                sent?;
+                held.orders.retain(|other| other != order);
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,7 @@
+//! The plugin host against real components: hostile guests, wrong files, grants.
+
+mod boundary;
+mod sandbox;
+mod stopping;
+mod support;
+mod wrong_files;

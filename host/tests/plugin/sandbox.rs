@@ -1,0 +1,81 @@
+//! A plugin gets nothing by default, and exactly what it is granted.
+
+use std::path::Path;
+
+use flowkit::handler::{CallError, CancelFlag, Handlers, OpenError};
+use flowkit::plugin::{DirGrant, HandlerConfig, PluginConfig, Plugins};
+use flowkit::types::Role;
+use insta::assert_snapshot;
+
+use super::support::{engine, guest_file, process, request, rogue, rogue_with};
+
+async fn told(plugin: &flowkit::plugin::Plugin, deed: &str) -> String {
+    match process(plugin, deed).await {
+        Err(CallError::Handler(error)) => error.message,
+        other => panic!("not told: {other:?}"),
+    }
+}
+
+fn grant(host: &Path, write: bool) -> DirGrant {
+    DirGrant { host: host.to_owned(), guest: "/data".to_owned(), write }
+}
+
+#[tokio::test]
+async fn nothing_is_granted_by_default() {
+    assert_eq!(told(&rogue().await, "escape").await, "nothing worked");
+}
+
+#[tokio::test]
+async fn a_granted_directory_is_read_only_and_has_no_way_out() {
+    let dir = tempfile::tempdir().expect("a directory");
+    std::fs::write(dir.path().join("one.txt"), "1").expect("written");
+    std::os::unix::fs::symlink("/etc", dir.path().join("link")).expect("linked");
+    let plugin = rogue_with(|config| config.dirs.push(grant(dir.path(), false))).await;
+    assert_eq!(told(&plugin, "list-data").await, "link, one.txt");
+    assert_eq!(told(&plugin, "escape").await, "nothing worked");
+    assert_eq!(told(&plugin, "write-data").await, "permission denied");
+    assert!(!dir.path().join("new.txt").exists());
+}
+
+#[tokio::test]
+async fn a_directory_granted_for_writing_can_be_written() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let plugin = rogue_with(|config| config.dirs.push(grant(dir.path(), true))).await;
+    assert_eq!(told(&plugin, "write-data").await, "written");
+    assert_eq!(std::fs::read_to_string(dir.path().join("new.txt")).expect("there"), "x");
+}
+
+#[tokio::test]
+async fn a_missing_directory_is_an_error_at_load() {
+    let role = Role::new("rogue").expect("valid");
+    let mut handler = HandlerConfig::new(guest_file("rogue"));
+    handler.dirs.push(grant(Path::new("/nowhere/at/all"), false));
+    let missing = HandlerConfig::new("/nowhere/handler.wasm");
+    let configs = vec![
+        PluginConfig { role: role.clone(), handler },
+        PluginConfig { role: Role::new("lost").expect("valid"), handler: missing },
+    ];
+    let errors = Plugins::load(&engine(), configs).await.expect_err("both fail");
+    let told: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    assert_snapshot!(told.join("\n"), @r"
+    handlers.rogue: the granted directory /nowhere/at/all (`/data` for the handler): No such file or directory (os error 2)
+    handlers.lost: cannot read /nowhere/handler.wasm: No such file or directory (os error 2)
+    ");
+}
+
+#[tokio::test]
+async fn plugins_serve_their_roles() {
+    let configs = ["b", "a"].map(|role| PluginConfig {
+        role: Role::new(role).expect("valid"),
+        handler: HandlerConfig::new(guest_file("rogue")),
+    });
+    let plugins = Plugins::load(&engine(), configs.to_vec()).await.expect("loads");
+    let roles: Vec<String> = plugins.roles().iter().map(ToString::to_string).collect();
+    assert_eq!(roles, ["a", "b"]);
+    let flag = CancelFlag::default();
+    let refused = plugins.open(request("none", &flag)).await.err().expect("no such role");
+    assert_eq!(refused, OpenError::NoHandler(Role::new("rogue").expect("valid")));
+    let mut wanted = request("none", &flag);
+    wanted.info.role = Role::new("a").expect("valid");
+    plugins.open(wanted).await.expect("opens").init().await.expect("runs");
+}
