@@ -10,8 +10,9 @@ use insta::assert_snapshot;
 
 use super::support::{b0, cancel_in, process, request, rogue, rogue_with, session};
 
-/// How late an interrupt may land.
-const LATE: Duration = Duration::from_millis(100);
+/// How late an interrupt may land on a machine that is busy with other things; the
+/// benchmark `interrupt` measures how late it is on an idle one (goal: 100 ms).
+const LATE: Duration = Duration::from_secs(1);
 
 async fn with_call_time(ms: u32) -> Plugin {
     rogue_with(|config| config.limits.call_time_ms = NonZeroU32::new(ms).expect("not zero")).await
