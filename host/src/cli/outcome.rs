@@ -172,3 +172,91 @@ fn error_of(state: &NodeState) -> Option<String> {
     };
     stopped.or_else(failed)
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::clock::UnixMs;
+    use crate::coordinator::graph::Graph;
+    use crate::coordinator::{Failure, NodeEvent};
+    use crate::metrics::{Metrics, Totals};
+    use crate::store::{NewRun, Progress, RunInput};
+    use crate::types::{LeaseNo, RunKey, TaskId};
+
+    const NOW: UnixMs = UnixMs(1_000);
+
+    fn object(value: Value) -> Map<String, Value> {
+        value.as_object().cloned().unwrap()
+    }
+
+    fn record(node: &str, epoch: u32, finished: u64, end: Option<RunEnd>) -> RunRecord {
+        let mut totals = Totals::default();
+        let _ = totals.add(&Metrics::new(object(json!({"lines": 7}))).unwrap());
+        let task_id = TaskId::new("t").unwrap();
+        RunRecord {
+            new: NewRun {
+                key: RunKey { task_id, node_id: NodeId::new(node).unwrap() },
+                role: Role::new("r").unwrap(),
+                epoch: Epoch(epoch),
+                input: RunInput::default(),
+                created_at: NOW,
+            },
+            lease_no: LeaseNo(1),
+            owner: None,
+            progress: Progress { finished, totals, ..Progress::default() },
+            end,
+            end_sent: true,
+            updated_at: NOW,
+        }
+    }
+
+    /// A node that is done, one that failed in its second attempt, one that never ran.
+    pub(crate) fn failed_task() -> TaskReport {
+        let graph = json!({"nodes": [
+            {"node_id": "done", "type": "r"},
+            {"node_id": "bad", "type": "r", "retry_policy": {"max": 2, "backoff_sec": 0}},
+            {"node_id": "after", "type": "r", "depends_on": ["bad"]},
+        ]});
+        let graph = Graph::from_value(graph, None).unwrap().graph;
+        let mut task = Task::new(TaskId::new("t").unwrap(), graph, None, NOW);
+        let failed = |error: &str| {
+            let (reason_code, error) = ("step_failed".to_owned(), Some(error.to_owned()));
+            NodeEvent::Failed(Failure { reason_code, permanent: false, error })
+        };
+        let _ = task.on_begin(NOW);
+        let _ = task.on_event(0, Epoch(1), NodeEvent::Done, NOW);
+        let _ = task.on_event(1, Epoch(1), failed("first"), NOW);
+        let _ = task.on_tick(NOW);
+        let _ = task.on_event(1, Epoch(2), failed("a \u{1b}[31mred row in data.csv"), NOW);
+        let metrics = Metrics::new(object(json!({"lines": 9, "note": "with finalize"}))).unwrap();
+        let records =
+            [record("done", 1, 3, Some(RunEnd::Done { metrics })), record("bad", 2, 1, None)];
+        TaskReport::from_parts(&task.to_doc(NOW), &records)
+    }
+
+    #[test]
+    fn the_json_is_what_was_promised() {
+        let report = failed_task();
+        assert_eq!(report.outcome, Some(Outcome::Failed));
+        let expected = json!({"status": "failed", "nodes": {
+            "done": {"status": "finished", "batches": 3, "error": null,
+                     "metrics": {"lines": 9, "note": "with finalize"}},
+            "bad": {"status": "failed", "batches": 1, "metrics": {"lines": 7},
+                    "error": "step_failed: a \u{1b}[31mred row in data.csv"},
+            "after": {"status": "skipped", "batches": 0, "metrics": {}, "error": null},
+        }});
+        assert_eq!(report.to_json(), expected);
+        let long = report.to_long_json();
+        assert_eq!(long["nodes"]["bad"]["attempt_epoch"], 2);
+        assert_eq!(long["nodes"]["bad"]["batches"], 1);
+    }
+
+    #[test]
+    fn the_record_of_another_attempt_does_not_count() {
+        let graph = Graph::single(Role::new("r").unwrap(), RunInput::default()).unwrap();
+        let mut task = Task::new(TaskId::new("t").unwrap(), graph, None, NOW);
+        let _ = task.on_begin(NOW);
+        let report = TaskReport::from_parts(&task.to_doc(NOW), &[record("r", 2, 5, None)]);
+        assert_eq!((report.nodes[0].batches, report.word()), (0, "running"));
+    }
+}

@@ -233,3 +233,46 @@ fn count_of(seen: &Seen, now: Instant) -> String {
     let word = if seen.batches == 1 { "batch" } else { "batches" };
     format!("{} {word} in {took:.1} s ({rate:.1}/s)", seen.batches)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::UnixMs;
+    use crate::coordinator::Failure;
+
+    fn line(stage: Stage, failure: Option<Failure>, batches: u64) -> String {
+        let now = Instant::now();
+        let name = "count".to_owned();
+        let seen =
+            Seen { name, stage: stage.clone(), batches, since: now - TICK * 10, line_at: now };
+        let state = NodeState { stage, artifact: false, failure };
+        line_of(&seen, &state, 3, now, UnixMs(1_000))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_change_is_told_in_a_line() {
+        let epoch = Epoch(2);
+        let (reason_code, error) = ("busy".to_owned(), Some("the disk\nis full".to_owned()));
+        let failure = Some(Failure { reason_code, permanent: false, error });
+        let reason = "hard_fail:\u{1b}bad".to_owned();
+        let until = UnixMs(301_000);
+        let lines = [
+            line(Stage::Running { epoch: Epoch(1), owner: None }, None, 0),
+            line(Stage::Backoff { epoch: Epoch(1), until }, failure.clone(), 7),
+            line(Stage::Running { epoch, owner: None }, failure.clone(), 0),
+            line(Stage::Finished { epoch }, None, 200),
+            line(Stage::Failed { epoch }, failure, 1),
+            line(Stage::Cancelled { epoch, reason }, None, 1),
+            line(Stage::Skipped { epoch: Epoch(0) }, None, 0),
+        ];
+        insta::assert_snapshot!(lines.join("\n"), @r#"
+        count: started
+        count: failed: busy: the disk\nis full; attempt 2 of 3 in 300 s
+        count: started, attempt 2 of 3
+        count: finished, 200 batches in 2.0 s (100.0/s)
+        count: failed: busy: the disk\nis full
+        count: cancelled: hard_fail:\u{1b}bad
+        count: skipped
+        "#);
+    }
+}

@@ -52,3 +52,34 @@ fn wrapped(text: &str) -> String {
     }
     lines.join("\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::outcome::tests::failed_task;
+    use super::*;
+
+    #[test]
+    fn a_table_tells_what_happened_and_nothing_steers_the_terminal() {
+        let shown = of_nodes(&failed_task()).to_string();
+        let lines: Vec<&str> = shown.lines().map(str::trim_end).collect();
+        insta::assert_snapshot!(lines.join("\n"), @r#"
+        ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+         node    role   status     attempts   batches   metrics                error
+        ════════════════════════════════════════════════════════════════════════════════════════════════════════════════════
+         done    r      finished   1          3         lines = 9
+                                                        note = with finalize
+        ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+         bad     r      failed     2          1         lines = 7              step_failed: a \u{1b}[31mred row in data.csv
+        ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+         after   r      skipped    0          0
+        ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+        "#);
+    }
+
+    #[test]
+    fn long_messages_are_broken_between_words() {
+        let text = wrapped(&"word ".repeat(40));
+        assert!(text.lines().count() > 2);
+        assert!(text.lines().all(|line| line.chars().count() <= 60), "{text}");
+    }
+}
