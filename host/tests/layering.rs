@@ -26,7 +26,7 @@ struct Source {
     file: String,
     /// Every path it names, from its crate on: `crate::bus::Bus`, `tokio::time::Instant`.
     paths: BTreeSet<String>,
-    /// Its words.
+    /// Its words; a macro's name also with its `!`.
     words: BTreeSet<String>,
     /// Its lines of code.
     lines: usize,
@@ -179,6 +179,11 @@ const RULES: &[Rule] = &[
         },
     },
     Rule {
+        name: "a closed stdout or stderr is no panic: print through cli/output.rs",
+        binds: |file| file != "cli/output.rs",
+        forbids: |source| source.said(&["print!", "println!", "eprint!", "eprintln!"]),
+    },
+    Rule {
         name: "tasks are started in one place",
         binds: |file| file != "tasks.rs",
         forbids: |source| {
@@ -236,7 +241,8 @@ impl Source {
         let tokens = tokens(&code);
         let mut paths = BTreeSet::new();
         collect_paths(&tokens, &module_of(file), &mut paths);
-        let words = tokens.iter().map(ToString::to_string).collect();
+        let mut words: BTreeSet<_> = tokens.iter().map(ToString::to_string).collect();
+        words.extend(tokens.windows(2).filter(|w| w[1] == "!").map(|w| format!("{}!", w[0])));
         let lines = code.lines().filter(|line| !line.trim().is_empty()).count();
         Self { file: file.to_owned(), paths, words, lines }
     }
@@ -497,6 +503,7 @@ mod samples {
             ("coordinator/graph/read.rs", "use tokio::{time::{Instant, sleep}};"),
             ("worker/mod.rs", "fn f() { tokio::spawn(g()); }"),
             ("worker/mod.rs", "use tokio::task::{self, JoinSet};"),
+            ("cli/run.rs", "fn f() { println!(\"x\"); }"),
         ] {
             assert_eq!(broken(file, text).len(), 1, "{file}: {text}");
         }

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use anyhow::bail;
 use clap::Args;
 
-use super::Usage;
 use super::outcome::TaskReport;
+use super::{Usage, note};
 use crate::app::App;
 use crate::types::TaskId;
 
@@ -46,6 +46,6 @@ pub async fn execute(args: CancelArgs, app: &App) -> anyhow::Result<ExitCode> {
         bail!("task {id} has ended already: {}", report.word());
     }
     store.request_cancel(&id, &args.reason).await?;
-    eprintln!("task {id} is asked to stop");
+    note(format_args!("task {id} is asked to stop"));
     Ok(ExitCode::SUCCESS)
 }

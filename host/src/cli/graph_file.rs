@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::Path;
 
-use super::Usage;
 use super::printable::printable;
+use super::{Usage, note};
 use crate::coordinator::graph::{Graph, GraphError, MAX_GRAPH_BYTES};
 use crate::types::Role;
 
@@ -16,7 +16,7 @@ pub fn read(file: &Path, roles: Option<&BTreeSet<Role>>) -> Result<Graph, Usage>
     let text = bytes(file).map_err(|error| Usage(format!("cannot read {shown}: {error}")))?;
     let checked = Graph::parse(&text, roles).map_err(|error| refusal(file, &error))?;
     for warning in &checked.warnings {
-        eprintln!("warning: {shown}: {}", printable(&warning.to_string()));
+        note(format_args!("warning: {shown}: {}", printable(&warning.to_string())));
     }
     Ok(checked.graph)
 }

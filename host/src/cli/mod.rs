@@ -25,7 +25,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 pub use interrupt::{Interrupt, Interrupts};
-pub use output::print;
+pub use output::{note, print};
 
 use crate::app::{App, BadPlugins};
 use crate::config::{Config, ConfigError, Need, Sources};
@@ -85,7 +85,7 @@ struct Shared {
     /// Which log lines are written to stderr, such as `info` or `warn,flowkit::run=debug`
     #[arg(long, value_name = "FILTER", global = true, conflicts_with = "verbose")]
     log: Option<String>,
-    /// How they look
+    /// How log lines look
     #[arg(long, value_name = "FORMAT", global = true, default_value = "text")]
     log_format: logging::Format,
 }
@@ -121,7 +121,7 @@ pub fn main() -> ExitCode {
     match start(cli) {
         Ok(code) => code,
         Err(error) => {
-            eprint!("{}", described(&error));
+            note(described(&error).trim_end());
             ExitCode::from(exit_code(&error))
         }
     }

@@ -11,7 +11,7 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::observed::{Observed, Seen};
-use super::{Interrupts, Usage, input, print};
+use super::{Interrupts, Usage, input, note, print};
 use crate::app::{self, Backend, BadPlugins};
 use crate::bus::{OutMessage, Tail};
 use crate::clock::Clock;
@@ -339,9 +339,9 @@ impl Report {
             End::Failed { reason_code, permanent, error } => {
                 let kind = if *permanent { "permanent" } else { "may be tried again" };
                 let error = error.as_deref().unwrap_or("no message");
-                eprintln!("error: failed with {reason_code} ({kind}): {error}");
+                note(format_args!("error: failed with {reason_code} ({kind}): {error}"));
             }
-            End::Cancelled => eprintln!("cancelled"),
+            End::Cancelled => note("cancelled"),
         }
         Ok(false)
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 use tokio::time::Instant;
 
+use super::note;
 use super::outcome::node_word;
 use super::printable::brief;
 use crate::clock::Clock;
@@ -71,7 +72,7 @@ impl Progress {
                 // A terminal that went away has nobody to tell.
                 let _ = all.println(line);
             }
-            Show::Lines => eprintln!("{line}"),
+            Show::Lines => note(line),
         }
     }
 
@@ -141,7 +142,7 @@ impl Watch for Progress {
             }
             Show::Lines if now >= seen.line_at => {
                 seen.line_at = now + LINE_EVERY;
-                eprintln!("{}: {}", seen.name, count_of(seen, now));
+                note(format_args!("{}: {}", seen.name, count_of(seen, now)));
             }
             Show::Lines => {}
         }

@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::outcome::TaskReport;
 use super::progress::Progress;
-use super::{Interrupt, Interrupts, graph_file, print, table};
+use super::{Interrupt, Interrupts, graph_file, note, print, table};
 use crate::app::{self, App, Backend};
 use crate::coordinator::graph::Graph;
 use crate::coordinator::{Deps, Outcome, Task, driver};
@@ -70,7 +70,7 @@ pub async fn execute(args: RunArgs, app: &App) -> anyhow::Result<ExitCode> {
         print(report.to_json())?;
     } else {
         print(table::of_nodes(&report))?;
-        eprintln!("{}", report.word());
+        note(report.word());
     }
     Ok(match (report.outcome, interrupt) {
         (Some(Outcome::Finished), _) => ExitCode::SUCCESS,
@@ -152,10 +152,12 @@ impl Session {
     }
 
     async fn cancel(&self, why: Interrupt) {
-        eprintln!("{}: cancelling; a second one ends the process at once", why.name());
+        note(format_args!("{}: cancelling; a second one ends the process at once", why.name()));
         let reason = format!("interrupted by {}", why.name());
         if let Err(error) = self.place.backend.store.request_cancel(&self.task_id, &reason).await {
-            eprintln!("warning: the cancel could not be stored: {error}; interrupt once more");
+            note(format_args!(
+                "warning: the cancel could not be stored: {error}; interrupt once more"
+            ));
         }
     }
 

@@ -9,7 +9,7 @@ use anyhow::Context;
 use clap::Args;
 
 use super::outcome::TaskReport;
-use super::{Interrupts, Usage, graph_file, input, print, table};
+use super::{Interrupts, Usage, graph_file, input, note, print, table};
 use crate::app::App;
 use crate::coordinator::graph::Graph;
 use crate::coordinator::{Outcome, Task};
@@ -79,12 +79,12 @@ pub async fn execute(args: SubmitArgs, app: &App) -> anyhow::Result<ExitCode> {
     let ended = tokio::select! {
         ended = until_end(&*store, &doc.id) => ended?,
         interrupt = interrupts.next() => {
-            eprintln!("task {id} goes on; `flowkit cancel {id}` stops it", id = doc.id);
+            note(format_args!("task {id} goes on; `flowkit cancel {id}` stops it", id = doc.id));
             return Ok(ExitCode::from(interrupt.exit_code()));
         }
     };
     let report = TaskReport::of(&ended, &*store).await?;
-    eprintln!("{}\n{}", table::of_nodes(&report), report.word());
+    note(format_args!("{}\n{}", table::of_nodes(&report), report.word()));
     let finished = report.outcome == Some(Outcome::Finished);
     Ok(if finished { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -119,10 +119,10 @@ fn warn_of_unserved(graph: &Graph, served: &BTreeSet<Role>) {
     let roles = graph.roles();
     let waiting: Vec<&str> = roles.difference(served).map(Role::as_str).collect();
     if !waiting.is_empty() {
-        eprintln!(
+        note(format_args!(
             "note: no worker runs now that serves {}; the task waits for one",
             waiting.join(", ")
-        );
+        ));
     }
 }
 
