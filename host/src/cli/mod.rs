@@ -70,9 +70,10 @@ struct Shared {
     /// The config file [default: configs/worker.json]
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
-    /// Sets one key of the configuration, over the file and the environment (which sets keys
-    /// as FLOWKIT_LEASE_TTL_SEC=30). VALUE is JSON or plain text; may be given several times:
-    /// --set lease_ttl_sec=30 --set handlers.echo.component=echo.wasm
+    /// Sets a key of the configuration; may be given several times
+    ///
+    /// VALUE is JSON or plain text, KEY such as lease_ttl_sec or handlers.echo.component. It
+    /// wins over the environment (FLOWKIT_LEASE_TTL_SEC=30), and that over the file.
     #[arg(long, value_name = "KEY=VALUE", global = true)]
     set: Vec<String>,
     /// The SQLite file that holds topics and state

@@ -157,7 +157,13 @@ impl Database {
 
     /// Notes changes on the bus, of this process and of others.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
-        self.0.shared.changed.subscribe()
+        let changes = self.0.shared.changed.subscribe();
+        // The thread asks for other processes' changes only while somebody waits for them,
+        // and may have gone to sleep for long.
+        if let Some(jobs) = &self.0.writes.jobs {
+            let _ = jobs.send(Message::Listening);
+        }
+        changes
     }
 
     /// Runs `job` in a write transaction and returns once that is committed. An error of

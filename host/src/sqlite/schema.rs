@@ -156,10 +156,14 @@ impl From<rusqlite::Error> for Unfit {
 
 /// Creates the tables in an empty file; refuses one that is not ours.
 pub(super) fn ensure(path: &Path, connection: &Connection) -> Result<(), Unfit> {
-    if is_ours(path, connection)? {
+    // One look at one state of the file: another process may be creating the tables.
+    let look = rusqlite::Transaction::new_unchecked(connection, TransactionBehavior::Deferred)?;
+    let ours = is_ours(path, &look)?;
+    look.finish()?;
+    if ours {
         return Ok(());
     }
-    // Another process may be at the same: whoever comes second finds the tables.
+    // Whoever comes second finds the tables.
     let tx = rusqlite::Transaction::new_unchecked(connection, TransactionBehavior::Exclusive)?;
     if !is_ours(path, &tx)? {
         tx.execute_batch(TABLES)?;

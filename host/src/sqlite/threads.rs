@@ -50,13 +50,15 @@ pub(super) enum Message {
         _room: OwnedSemaphorePermit,
     },
     Chore(Chore),
+    /// Somebody waits for changes from now on.
+    Listening,
 }
 
 impl Message {
     fn deadline(&self) -> Option<Instant> {
         match self {
             Self::Job { job, .. } => job.deadline,
-            Self::Chore(_) => None,
+            Self::Chore(_) | Self::Listening => None,
         }
     }
 
@@ -166,7 +168,8 @@ impl Writer {
 
     fn on_group(&mut self, messages: Vec<Message>) {
         let left_over = std::mem::take(&mut self.chores).into_iter().map(Message::Chore);
-        let messages: Vec<_> = left_over.chain(messages).collect();
+        let work = |message: &Message| !matches!(message, Message::Listening);
+        let messages: Vec<_> = left_over.chain(messages).filter(work).collect();
         if let Some(messages) = self.begin(messages) {
             self.work(messages);
         }
@@ -208,6 +211,7 @@ impl Writer {
         match message {
             Message::Job { job, .. } => job.refuse(failure),
             Message::Chore(chore) => self.chores.push(chore),
+            Message::Listening => {}
         }
     }
 
@@ -231,6 +235,7 @@ impl Writer {
                     chores.push((chore, failed));
                 }
                 (Message::Chore(chore), Some(_)) => chores.push((chore, true)),
+                (Message::Listening, _) => {}
             }
         }
         if broken.is_none() {

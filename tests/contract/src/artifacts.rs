@@ -251,21 +251,26 @@ pub async fn finished_by_ordinal<B: Backend>() {
     assert_eq!(store.finished(&key, Epoch(3), 0..9, 9).await.unwrap(), []);
 }
 
-/// Recording a claim again is no error.
+/// Recording a claim again is no error and changes nothing.
 pub async fn claims_are_recorded_once<B: Backend>() {
     let backend = B::start().await;
     let key = new_key();
-    let claim = |name: &str| Claim {
+    let claim_at = |name: &str, claimed_at| Claim {
         task_id: key.task_id.clone(),
         consumer_node: key.node_id.clone(),
         from_node: crate::key("t", "up").node_id,
         batch_uid: uid(name),
-        claimed_at: NOW,
+        claimed_at,
     };
+    let claim = |name: &str| claim_at(name, NOW);
     let (store, other) = (backend.store(), backend.other_store());
     store.record_claims(&[claim("b-1"), claim("b-2")]).await.unwrap();
-    other.record_claims(&[claim("b-2"), claim("b-3"), claim("b-3")]).await.unwrap();
+    let again = [claim_at("b-2", at(9)), claim("b-3"), claim_at("b-3", at(9))];
+    other.record_claims(&again).await.unwrap();
     store.record_claims(&[]).await.unwrap();
+    let mut recorded = backend.claims(&key.task_id).await;
+    recorded.sort_by_key(|claim| claim.batch_uid.clone());
+    assert_eq!(recorded, ["b-1", "b-2", "b-3"].map(claim));
 }
 
 /// Keys and texts that mean something to one database or another.

@@ -21,7 +21,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use flowkit::bus::Bus;
 use flowkit::clock::UnixMs;
-use flowkit::store::{NewRun, Owner, RunInput, Store};
+use flowkit::store::{Claim, NewRun, Owner, RunInput, Store};
 use flowkit::types::{
     BatchUid, Epoch, Fence, LeaseId, LeaseNo, NodeId, Role, RunKey, TaskId, WorkerId,
 };
@@ -49,6 +49,9 @@ pub trait Backend: Sized + Send + Sync + 'static {
 
     /// Writes what a coordinator writes for a failed batch.
     async fn leave_failed_batch(&self, key: &RunKey, batch_uid: &BatchUid);
+
+    /// The claims that are recorded of a task, in any order.
+    async fn claims(&self, task_id: &TaskId) -> Vec<Claim>;
 }
 
 /// Makes every test of this crate one of a backend: `suite!(Backend, #[test_attribute])`.

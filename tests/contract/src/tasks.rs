@@ -18,7 +18,8 @@ fn node(name: &str, status: NodeStatus, epoch: u32) -> NodeDoc {
     }
 }
 
-fn task(seconds: u64, status: TaskStatus) -> TaskDoc {
+/// A task of two nodes.
+pub fn task(seconds: u64, status: TaskStatus) -> TaskDoc {
     let nodes = vec![node("n-1", NodeStatus::Running, 3), node("n-2", NodeStatus::Queued, 0)];
     TaskDoc {
         id: TaskId::new(unique("t")).unwrap(),

@@ -7,9 +7,9 @@ use contract::{Backend, NOW};
 use flowkit::bus::Bus;
 use flowkit::bus::memory::MemoryBus;
 use flowkit::clock::Clock;
-use flowkit::store::Store;
 use flowkit::store::memory::MemoryStore;
-use flowkit::types::{BatchUid, RunKey, WorkerId};
+use flowkit::store::{Claim, Store};
+use flowkit::types::{BatchUid, RunKey, TaskId, WorkerId};
 
 struct Memory {
     bus: MemoryBus,
@@ -46,6 +46,11 @@ impl Backend for Memory {
 
     async fn leave_failed_batch(&self, key: &RunKey, batch_uid: &BatchUid) {
         self.store.leave_failed_batch(key, batch_uid);
+    }
+
+    async fn claims(&self, task_id: &TaskId) -> Vec<Claim> {
+        let claims = self.store.recorded_claims().into_iter();
+        claims.filter(|claim| claim.task_id == *task_id).collect()
     }
 }
 

@@ -27,7 +27,7 @@ fn dead(result: Result<impl std::fmt::Debug, CallError>) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_ends_at_its_limit_in_a_loop_and_in_a_host_call() {
     let plugin = with_call_time(300).await;
-    for deed in ["loop", "sleep", "wasi-sleep", "stdout"] {
+    for deed in ["loop", "sleep", "wasi-sleep", "stdout", "flood"] {
         let flag = CancelFlag::default();
         let mut session = session(&plugin, &format!("process-batch:{deed}"), &flag).await;
         let began = Instant::now();
@@ -45,7 +45,7 @@ async fn a_call_ends_at_its_limit_in_a_loop_and_in_a_host_call() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cancelled_run_is_interrupted_after_its_grace() {
     let plugin = rogue().await;
-    for deed in ["loop", "sleep", "wasi-sleep", "stdout"] {
+    for deed in ["loop", "sleep", "wasi-sleep", "stdout", "flood"] {
         let flag = CancelFlag::default();
         let mut session = session(&plugin, &format!("process-batch:{deed}"), &flag).await;
         let began = Instant::now();
