@@ -130,11 +130,13 @@ pub fn node_word(status: NodeStatus) -> &'static str {
     }
 }
 
-/// A few metrics, a line each.
+/// A few metrics, a line each: those with plain names before their break-downs.
 pub fn metric_lines(metrics: &Map<String, Value>, most: usize) -> String {
     let shown = if metrics.len() > most { most.saturating_sub(1) } else { most };
-    let mut lines: Vec<String> = metrics
-        .iter()
+    let mut sorted: Vec<_> = metrics.iter().collect();
+    sorted.sort_by_key(|(name, _)| name.matches('_').count());
+    let mut lines: Vec<String> = sorted
+        .into_iter()
         .take(shown)
         .map(|(name, value)| {
             let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
@@ -191,7 +193,7 @@ pub(super) mod tests {
 
     fn record(node: &str, epoch: u32, finished: u64, end: Option<RunEnd>) -> RunRecord {
         let mut totals = Totals::default();
-        let _ = totals.add(&Metrics::new(object(json!({"lines": 7}))).unwrap());
+        totals.add(&Metrics::new(object(json!({"lines": 7}))).unwrap()).unwrap();
         let task_id = TaskId::new("t").unwrap();
         RunRecord {
             new: NewRun {
