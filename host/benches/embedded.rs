@@ -35,7 +35,7 @@ fn main() {
         partials(&store, &fence).await;
         progress(&store, &fence).await;
         let bus = EmbeddedBus::new(db);
-        publishes("one", &[bus.clone()]).await;
+        publishes("one", std::slice::from_ref(&bus)).await;
         publishes("64 at a time", &vec![bus.clone(); 64]).await;
         latency("within a process", &bus, &bus).await;
         let other = EmbeddedBus::new(Database::open(&path).unwrap());
