@@ -22,7 +22,9 @@ pub fn init(filter: &str, format: Format) -> Result<(), ParseError> {
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
+        .with_ansi(std::io::stderr().is_terminal())
+        // A closed stderr must not be reported on stderr: that would be a panic.
+        .log_internal_errors(false);
     match format {
         Format::Text => lines.init(),
         Format::Json => lines.json().flatten_event(true).init(),

@@ -2,6 +2,7 @@
 //! handle: dropping the handle ends the task, and a panic in it never goes unnoticed.
 
 use std::future::Future;
+use std::io::Write;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -18,7 +19,9 @@ pub fn stop_on_panic() {
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         print(info);
-        eprintln!(
+        // A closed stderr must not start a second panic.
+        let _ = writeln!(
+            std::io::stderr(),
             "error: this is a bug in flowkit; the process stops here so that others can take \
              over its runs (exit status {EXIT_PANIC})"
         );
@@ -142,5 +145,29 @@ mod tests {
     #[should_panic(expected = "the disk is on fire")]
     async fn a_panic_reaches_whoever_waits() {
         let _: Option<()> = spawn("panics", async { panic!("the disk is on fire") }).await;
+    }
+
+    /// Runs this test again in a process of its own, where a task panics that nobody waits
+    /// for.
+    #[test]
+    fn a_panic_ends_the_process() {
+        const IN_CHILD: &str = "TASKS_TEST_IN_CHILD";
+        if std::env::var_os(IN_CHILD).is_some() {
+            stop_on_panic();
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let _task = spawn("panics", async { panic!("the disk is on fire") });
+                std::future::pending::<()>().await;
+            });
+        }
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "--nocapture", "tasks::tests::a_panic_ends_the_process"])
+            .env(IN_CHILD, "1")
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(EXIT_PANIC), "{stderr}");
+        assert!(stderr.contains("the disk is on fire"), "{stderr}");
+        assert!(stderr.contains("error: this is a bug in flowkit"), "{stderr}");
     }
 }

@@ -1,5 +1,6 @@
 //! The coordinator over the backends in memory, with workers that follow a script and
 //! paused time.
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
 use std::future::Future;
 use std::sync::{Arc, Mutex};
@@ -193,7 +194,11 @@ impl Run {
             }
             Act::Hang => loop {
                 tokio::time::sleep(Duration::from_millis(100)).await;
-                let views = self.store.views(&[self.command.address.key.clone()]).await.unwrap();
+                let views = self
+                    .store
+                    .views(std::slice::from_ref(&self.command.address.key))
+                    .await
+                    .unwrap();
                 if let Some(reason) = views.into_iter().find_map(|view| view.cancelled) {
                     self.end(RunEnd::Cancelled { reason: reason.clone() }).await;
                     return self.say(RunEvent::Cancelled { worker_id: worker(), reason }).await;

@@ -5,4 +5,5 @@ mod cancelling;
 mod commands;
 mod crashes;
 mod demo;
+mod plugin_run;
 mod support;

@@ -80,8 +80,7 @@ impl Site {
     pub fn worker(&self, id: &str) -> Process {
         let log = self.dir.path().join(format!("{id}.log"));
         let log = std::fs::File::options().create(true).append(true).open(log).expect("a log");
-        let mut command = self.flowkit(&["worker", "--set"]);
-        command.arg(format!("worker_id={id}"));
+        let mut command = self.flowkit(&["worker", "--set", &format!("worker_id={id}")]);
         command.stdout(Stdio::null()).stderr(log);
         Process(command.spawn().expect("the worker starts"))
     }

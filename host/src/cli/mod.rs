@@ -1,12 +1,21 @@
 //! The command line: one file a command, and here what they share.
 
+mod cancel;
 mod config;
+mod graph_file;
 mod input;
 mod interrupt;
 mod observed;
+mod outcome;
 mod output;
 mod plugin;
 mod plugin_run;
+mod printable;
+mod progress;
+mod run;
+mod status;
+mod submit;
+mod table;
 mod worker;
 
 use std::path::PathBuf;
@@ -16,7 +25,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 pub use interrupt::{Interrupt, Interrupts};
-pub use output::print;
+pub use output::{note, print};
 
 use crate::app::{App, BadPlugins};
 use crate::config::{Config, ConfigError, Need, Sources};
@@ -43,7 +52,9 @@ handler), 130 interrupted.\n\
 Examples:\n  \
   flowkit plugin check plugins/echo.wasm              is this file a handler?\n  \
   flowkit plugin run plugins/echo.wasm --input '{\"a\": 1}'   try it, nothing else needed\n  \
+  flowkit run configs/demo.json                       run a graph to its end\n  \
   flowkit worker --config configs/worker.json         serve the configured roles\n  \
+  flowkit submit steps --input '{\"count\": 3}'         give the workers something to do\n  \
   flowkit config show                                 every setting, and where it comes from"
 )]
 struct Cli {
@@ -59,9 +70,10 @@ struct Shared {
     /// The config file [default: configs/worker.json]
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
-    /// Sets one key of the configuration, over the file and the environment (which sets keys
-    /// as FLOWKIT_LEASE_TTL_SEC=30). VALUE is JSON or plain text; may be given several times:
-    /// --set lease_ttl_sec=30 --set handlers.echo.component=echo.wasm
+    /// Sets a key of the configuration; may be given several times
+    ///
+    /// VALUE is JSON or plain text, KEY such as lease_ttl_sec or handlers.echo.component. It
+    /// wins over the environment (FLOWKIT_LEASE_TTL_SEC=30), and that over the file.
     #[arg(long, value_name = "KEY=VALUE", global = true)]
     set: Vec<String>,
     /// The SQLite file that holds topics and state
@@ -73,15 +85,23 @@ struct Shared {
     /// Which log lines are written to stderr, such as `info` or `warn,flowkit::run=debug`
     #[arg(long, value_name = "FILTER", global = true, conflicts_with = "verbose")]
     log: Option<String>,
-    /// How they look
+    /// How log lines look
     #[arg(long, value_name = "FORMAT", global = true, default_value = "text")]
     log_format: logging::Format,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Runs one graph, in this process alone
+    Run(run::RunArgs),
     /// Serves the configured roles until SIGINT or SIGTERM
     Worker(worker::WorkerArgs),
+    /// Leaves a task for the workers
+    Submit(submit::SubmitArgs),
+    /// Stops a task
+    Cancel(cancel::CancelArgs),
+    /// Shows the workers and the tasks
+    Status(status::StatusArgs),
     /// Tries and checks handlers, without any backend
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
@@ -101,7 +121,7 @@ pub fn main() -> ExitCode {
     match start(cli) {
         Ok(code) => code,
         Err(error) => {
-            eprint!("{}", described(&error));
+            note(described(&error).trim_end());
             ExitCode::from(exit_code(&error))
         }
     }
@@ -130,6 +150,10 @@ fn filter_of(cli: &Cli) -> &'static str {
 impl Command {
     async fn execute(self, shared: &Shared) -> anyhow::Result<ExitCode> {
         match self {
+            Self::Run(args) => run::execute(args, &shared.app(Need::Handlers)?).await,
+            Self::Submit(args) => submit::execute(args, &shared.app(Need::Database)?).await,
+            Self::Cancel(args) => cancel::execute(args, &shared.app(Need::Database)?).await,
+            Self::Status(args) => status::execute(args, &shared.app(Need::Database)?).await,
             Self::Worker(args) => worker::execute(args, &shared.app(Need::Handlers)?).await,
             Self::Plugin(command) => plugin::execute(command).await,
             Self::Config(command) => config::execute(&command, &shared.app(Need::Handlers)?.config),

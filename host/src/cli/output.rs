@@ -12,3 +12,8 @@ pub fn print(line: impl std::fmt::Display) -> anyhow::Result<()> {
         Err(error) => Err(anyhow::Error::new(error).context("writing to stdout")),
     }
 }
+
+/// Prints a line to stderr, for people. Nobody may be reading it: then it is lost.
+pub fn note(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}

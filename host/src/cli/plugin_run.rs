@@ -11,8 +11,8 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::observed::{Observed, Seen};
-use super::{Interrupts, Usage, input, print};
-use crate::app::{self, Backend};
+use super::{Interrupts, Usage, input, note, print};
+use crate::app::{self, Backend, BadPlugins};
 use crate::bus::{OutMessage, Tail};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
@@ -101,7 +101,7 @@ pub async fn execute(args: RunArgs) -> anyhow::Result<ExitCode> {
         dirs: args.dir.iter().map(|dir| dir.0.clone()).collect(),
         ..HandlerConfig::new(&args.file)
     };
-    let handlers = app::load([(address.role.clone(), handler)]).await?;
+    let handlers = app::load([(address.role.clone(), handler)]).await.map_err(without_role)?;
     let (handlers, seen) = Observed::new(handlers, args.upstream.is_some());
     let backend = app::memory(&clock);
     if let Some(file) = &args.upstream {
@@ -111,6 +111,17 @@ pub async fn execute(args: RunArgs) -> anyhow::Result<ExitCode> {
     trial.command(inline).await?;
     let ended = trial.follow(&mut interrupts, Report { seen, json: args.json, batches: vec![] });
     ended.await
+}
+
+/// The role is an invention of this command; an error should not speak of it.
+fn without_role(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast::<BadPlugins>() {
+        Ok(BadPlugins(errors)) => {
+            let lines: Vec<String> = errors.iter().map(|bad| bad.error.to_string()).collect();
+            Usage(lines.join("\n")).into()
+        }
+        Err(other) => other,
+    }
 }
 
 fn address_of(args: &RunArgs) -> anyhow::Result<RunAddress> {
@@ -328,9 +339,9 @@ impl Report {
             End::Failed { reason_code, permanent, error } => {
                 let kind = if *permanent { "permanent" } else { "may be tried again" };
                 let error = error.as_deref().unwrap_or("no message");
-                eprintln!("error: failed with {reason_code} ({kind}): {error}");
+                note(format_args!("error: failed with {reason_code} ({kind}): {error}"));
             }
-            End::Cancelled => eprintln!("cancelled"),
+            End::Cancelled => note("cancelled"),
         }
         Ok(false)
     }

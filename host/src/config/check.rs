@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use serde_json::Value;
+
 use super::error::{Origin, Problem};
 use super::keys::Keys;
 use super::layers::Layers;
@@ -9,6 +11,27 @@ use super::place::KeyPath;
 use crate::plugin::HandlerConfig;
 use crate::protocol::Topics;
 use crate::types::Role;
+
+/// Lists that stand where an object belongs; read as types they would pass as one, their
+/// elements as its keys.
+pub(super) fn shapes(layers: &Layers) -> Vec<Problem> {
+    let mut found = Vec::new();
+    let mut object = |key: KeyPath, value: &Value| {
+        if value.is_array() {
+            let text = "this is a list, expected an object".into();
+            found.push(Problem { origin: Some(layers.origin(&key)), key: Some(key), text });
+        }
+    };
+    for (role, handler) in layers.given()["handlers"].as_object().into_iter().flatten() {
+        let key = KeyPath::of(["handlers", role]);
+        object(key.clone(), handler);
+        object(key.then("limits"), &handler["limits"]);
+        for (number, dir) in handler["dirs"].as_array().into_iter().flatten().enumerate() {
+            object(key.then("dirs").then(number.to_string()), dir);
+        }
+    }
+    found
+}
 
 /// Everything that is wrong among the keys.
 pub(super) fn problems(keys: &Keys, layers: &Layers) -> Vec<Problem> {
@@ -109,7 +132,7 @@ pub(super) fn topics(keys: &Keys) -> Topics {
     }
 }
 
-/// Applies `resolve` to every path in the keys, with the path's own key.
+/// Makes each path in the keys absolute, or relative to the process's directory.
 pub(super) fn resolve_paths(keys: &mut Keys, layers: &Layers) {
     let join = |key: KeyPath, path: &mut std::path::PathBuf| {
         if !path.as_os_str().is_empty() {

@@ -97,6 +97,7 @@ impl Config {
     }
 
     fn of_layers(layers: Layers) -> Result<Self, ConfigError> {
+        ConfigError::unless_empty(check::shapes(&layers))?;
         let mut keys: Keys = serde_path_to_error::deserialize(layers.given())
             .map_err(|error| type_problem(&error, &layers))?;
         ConfigError::unless_empty(check::problems(&keys, &layers))?;

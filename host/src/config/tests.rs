@@ -262,6 +262,18 @@ fn wrong_names_and_shapes_are_refused() {
 }
 
 #[test]
+fn a_list_is_no_object() {
+    insta::assert_snapshot!(
+        error(r#"{"handlers": {"a": ["x"], "b": {"component": "x", "limits": [1], "dirs": [["/d", "/d"]]}}}"#),
+        @r"
+        configs/worker.json:1:15: `handlers.a`: this is a list, expected an object
+        configs/worker.json:1:51: `handlers.b.limits`: this is a list, expected an object
+        configs/worker.json:1:75: `handlers.b.dirs.0`: this is a list, expected an object
+        "
+    );
+}
+
+#[test]
 fn a_file_that_is_no_object_is_refused() {
     insta::assert_snapshot!(
         error(""),

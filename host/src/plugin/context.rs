@@ -5,18 +5,22 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 use wasmtime::component::ResourceTable;
-use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
 
 use super::bindings::flowkit::worker::{host, types};
+use super::config::HandlerConfig;
 use super::json::{self, Kind};
 use super::limits::Allocations;
-use super::output::{Level, Output};
+use super::output::{Level, Output, Stream};
 use super::text;
 use super::timing::{Stopped, Timing};
 use crate::metrics::Totals;
 
 /// Most bytes of a checkpoint.
 const MAX_CHECKPOINT: usize = 1 << 20;
+
+/// Files, streams and timers a guest may hold at once.
+pub(super) const MAX_HANDLES: usize = 1_024;
 
 /// Everything one instance can reach.
 pub(super) struct Guest {
@@ -53,6 +57,38 @@ impl OpenBatch {
 }
 
 impl Guest {
+    /// A guest with what its configuration grants; fails when a granted directory is gone.
+    pub(super) fn new(
+        config: &HandlerConfig,
+        output: Output,
+        timing: Timing,
+        run_info: Option<String>,
+    ) -> wasmtime::Result<Self> {
+        let mut wasi = WasiCtx::builder();
+        wasi.stdout(output.stream(Stream::Stdout)).stderr(output.stream(Stream::Stderr));
+        // Sockets are off unless granted; the builder's default allows creating them.
+        wasi.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
+        for dir in &config.dirs {
+            let permissions = if dir.write { FsPerms::ReadWrite } else { FsPerms::ReadOnly };
+            wasi.preopened_dir(&dir.host, &dir.guest, permissions)?;
+        }
+        let mut resources = ResourceTable::new();
+        resources.set_max_capacity(MAX_HANDLES);
+        Ok(Self {
+            wasi: wasi.build(),
+            resources,
+            allocations: Allocations::new(config.limits.memory_bytes.get()),
+            output,
+            run_info,
+            totals: Totals::default(),
+            timing,
+            stopped: None,
+            batch: None,
+            max_result: config.limits.result_len(),
+            call_time: config.limits.call_time(),
+        })
+    }
+
     fn require_run(&self, function: &str) -> wasmtime::Result<()> {
         if self.run_info.is_some() {
             return Ok(());

@@ -8,6 +8,9 @@ use wasmtime_wasi::I32Exit;
 use super::text;
 use crate::handler::{FaultCode, HostFault};
 
+/// `errno` for memory that the system does not give.
+const ENOMEM: i32 = 12;
+
 /// What is known about a call that ended in a trap.
 pub(super) struct Wreck<'a> {
     /// The WIT function.
@@ -138,6 +141,13 @@ fn refused_value(error: &wasmtime::Error) -> (FaultCode, String) {
                     it is";
         return (FaultCode::ResultTooLarge, what.to_owned());
     }
+    if error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error) == Some(ENOMEM)
+    {
+        let what = "the machine gave no memory for the instance. Each reserves 4 GiB of address \
+                    space, of which it uses little: raise or lift a limit on virtual memory \
+                    (`ulimit -v`)";
+        return (FaultCode::HandlerTrap, what.to_owned());
+    }
     if error.is::<std::str::Utf8Error>() || error.is::<std::char::DecodeUtf16Error>() {
         let what = format!("the handler handed over text that is not valid Unicode: {reason}");
         return (FaultCode::BadOutput, what);
@@ -202,6 +212,12 @@ mod tests {
         the handler's stderr ended with:
         bye
         ");
+    }
+
+    #[test]
+    fn what_the_machine_refuses_is_not_the_handlers_fault() {
+        let error = std::io::Error::from_raw_os_error(ENOMEM).into();
+        insta::assert_snapshot!(explained(error, ""), @"handler_trap: process-batch: the machine gave no memory for the instance. Each reserves 4 GiB of address space, of which it uses little: raise or lift a limit on virtual memory (`ulimit -v`)");
     }
 
     #[test]

@@ -7,19 +7,16 @@ use async_trait::async_trait;
 use serde_json::{Map, Value};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
-use wasmtime::component::ResourceTable;
 use wasmtime::{Store, Trap, UpdateDeadline};
-use wasmtime_wasi::{FsPerms, WasiCtx};
 
 use super::bindings::HandlerWorld;
 use super::bindings::exports::flowkit::worker::handler as wit;
-use super::config::{DirGrant, HandlerConfig};
-use super::context::{Guest, OpenBatch};
+use super::config::HandlerConfig;
+use super::context::{Guest, MAX_HANDLES, OpenBatch};
 use super::engine::Engine;
 use super::faults::{self, Wreck};
-use super::limits::Allocations;
-use super::load::{CheckError, Compiled, Plugin};
-use super::output::{Level, Output, Stream};
+use super::load::{Compiled, Plugin};
+use super::output::{Level, Output};
 use super::results;
 use super::text;
 use super::timing::{Stopped, Timing};
@@ -29,6 +26,8 @@ use crate::handler::{
 };
 use crate::metrics::Totals;
 
+/// What happens before the first call, for messages.
+const INSTANTIATION: &str = "instantiation";
 /// `cleanup`'s limit.
 const CLEANUP: Duration = Duration::from_secs(5);
 /// The limit of a trial instance and its `describe`.
@@ -37,8 +36,6 @@ const TRIAL: Duration = Duration::from_secs(10);
 const MAX_DETAIL: usize = 64 << 10;
 /// What one call may hand over besides a result: uids, messages, pieces of output.
 const SMALL_CHANGE: usize = 1 << 20;
-/// Files, streams and timers a guest may hold at once.
-const MAX_HANDLES: usize = 1_024;
 
 /// A live instance. Its store is never used again after a trap or a dropped call.
 pub(super) struct Instance {
@@ -61,9 +58,10 @@ pub(super) async fn open(plugin: &Plugin, request: OpenRequest) -> Result<Instan
         message: format!("run-info cannot be written as JSON: {error}"),
     })?;
     let output = Output::new(Some(&request.info), limits.log_lines_per_sec);
-    let timing = Timing::new("instantiation", limits.call_time(), request.cancel.clone());
-    let guest = guest(&plugin.config, output, timing, Some(info)).map_err(vanished)?;
-    Ok(start(&plugin.engine, &plugin.compiled, guest, request.cancel).await?)
+    let slot = slot(&plugin.engine).await?;
+    let timing = Timing::new(INSTANTIATION, limits.call_time(), request.cancel.clone());
+    let guest = Guest::new(&plugin.config, output, timing, Some(info)).map_err(vanished)?;
+    Ok(start(&plugin.compiled, guest, request.cancel, slot).await?)
 }
 
 /// Instantiates a component without a run and asks who it is.
@@ -74,33 +72,11 @@ pub(super) async fn describe(
 ) -> Result<Map<String, Value>, HostFault> {
     let cancel = CancelFlag::default();
     let output = Output::new(None, config.limits.log_lines_per_sec);
-    let timing = Timing::new("instantiation", TRIAL, cancel.clone());
-    let guest = guest(config, output, timing, None).map_err(vanished)?;
-    let mut instance = start(engine, compiled, guest, cancel).await?;
+    let slot = slot(engine).await?;
+    let timing = Timing::new(INSTANTIATION, TRIAL, cancel.clone());
+    let guest = Guest::new(config, output, timing, None).map_err(vanished)?;
+    let mut instance = start(compiled, guest, cancel, slot).await?;
     instance.describe().await
-}
-
-/// Whether every granted directory is there, and named once.
-pub(super) fn check_dirs(dirs: &[DirGrant]) -> Result<(), CheckError> {
-    for (index, dir) in dirs.iter().enumerate() {
-        let problem = if dir.guest.is_empty() {
-            Some("its name for the handler is empty")
-        } else if dirs[..index].iter().any(|other| other.guest == dir.guest) {
-            Some("another directory has the same name for the handler")
-        } else {
-            None
-        };
-        let opened = match problem {
-            Some(problem) => Err(std::io::Error::other(problem)),
-            None => std::fs::read_dir(&dir.host).map(drop),
-        };
-        opened.map_err(|error| CheckError::Dir {
-            host: dir.host.clone(),
-            guest: dir.guest.clone(),
-            error,
-        })?;
-    }
-    Ok(())
 }
 
 fn vanished(error: wasmtime::Error) -> HostFault {
@@ -110,50 +86,23 @@ fn vanished(error: wasmtime::Error) -> HostFault {
     }
 }
 
-fn guest(
-    config: &HandlerConfig,
-    output: Output,
-    timing: Timing,
-    run_info: Option<String>,
-) -> wasmtime::Result<Guest> {
-    let mut wasi = WasiCtx::builder();
-    wasi.stdout(output.stream(Stream::Stdout)).stderr(output.stream(Stream::Stderr));
-    // Sockets are off unless granted; the builder's default allows creating them.
-    wasi.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
-    for dir in &config.dirs {
-        let permissions = if dir.write { FsPerms::ReadWrite } else { FsPerms::ReadOnly };
-        wasi.preopened_dir(&dir.host, &dir.guest, permissions)?;
-    }
-    let mut resources = ResourceTable::new();
-    resources.set_max_capacity(MAX_HANDLES);
-    Ok(Guest {
-        wasi: wasi.build(),
-        resources,
-        allocations: Allocations::new(config.limits.memory_bytes.get()),
-        output,
-        run_info,
-        totals: Totals::default(),
-        timing,
-        stopped: None,
-        batch: None,
-        max_result: config.limits.result_len(),
-        call_time: config.limits.call_time(),
+/// Room for one more instance. No call's time runs while waiting for it.
+async fn slot(engine: &Engine) -> Result<OwnedSemaphorePermit, HostFault> {
+    Arc::clone(&engine.slots).acquire_owned().await.map_err(|_| HostFault {
+        code: FaultCode::HandlerTrap,
+        message: "the plugin engine is shutting down".to_owned(),
     })
 }
 
 async fn start(
-    engine: &Engine,
     compiled: &Compiled,
     guest: Guest,
     cancel: CancelFlag,
+    slot: OwnedSemaphorePermit,
 ) -> Result<Instance, HostFault> {
-    let slot = Arc::clone(&engine.slots).acquire_owned().await.map_err(|_| HostFault {
-        code: FaultCode::HandlerTrap,
-        message: "the plugin engine is shutting down".to_owned(),
-    })?;
     let (call_time, max_result) = (guest.call_time, guest.max_result);
     let timing = guest.timing.clone();
-    let mut store = Store::new(&engine.engine, guest);
+    let mut store = Store::new(compiled.pre.engine(), guest);
     store.limiter(|guest| &mut guest.allocations);
     store.set_hostcall_fuel(max_result.saturating_add(SMALL_CHANGE));
     store.set_max_component_handles(MAX_HANDLES);
@@ -184,7 +133,7 @@ async fn start(
             CallError::Dead(fault) => fault,
             _ => cancelled_early(),
         }),
-        Err(Stopped::TimeLimit) => Err(faults::time_limit("instantiation", timing.limit())),
+        Err(Stopped::TimeLimit) => Err(faults::time_limit(INSTANTIATION, timing.limit())),
         Err(Stopped::Cancelled) => Err(cancelled_early()),
     }
 }

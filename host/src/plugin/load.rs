@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use wasmtime::component::Component;
 
 use super::bindings::HandlerWorldPre;
-use super::config::{BadLimit, HandlerConfig};
+use super::config::{BadLimit, DirGrant, HandlerConfig};
 use super::context::Guest;
 use super::contract::{self, Difference};
 use super::engine::{Engine, EngineError};
@@ -163,7 +163,7 @@ impl Engine {
         config: HandlerConfig,
     ) -> Result<Plugin, CheckError> {
         config.limits.check()?;
-        instance::check_dirs(&config.dirs)?;
+        check_dirs(&config.dirs)?;
         let describe = instance::describe(self, &compiled, &config)
             .await
             .map_err(|fault| CheckError::Trial { path: config.component.clone(), fault })?;
@@ -206,6 +206,29 @@ pub(super) struct Compiled {
     pub(super) pre: HandlerWorldPre<Guest>,
     bytes: u64,
     imports: Vec<String>,
+}
+
+/// Whether every granted directory is there, and named once.
+fn check_dirs(dirs: &[DirGrant]) -> Result<(), CheckError> {
+    for (index, dir) in dirs.iter().enumerate() {
+        let problem = if dir.guest.is_empty() {
+            Some("its name for the handler is empty")
+        } else if dirs[..index].iter().any(|other| other.guest == dir.guest) {
+            Some("another directory has the same name for the handler")
+        } else {
+            None
+        };
+        let opened = match problem {
+            Some(problem) => Err(std::io::Error::other(problem)),
+            None => std::fs::read_dir(&dir.host).map(drop),
+        };
+        opened.map_err(|error| CheckError::Dir {
+            host: dir.host.clone(),
+            guest: dir.guest.clone(),
+            error,
+        })?;
+    }
+    Ok(())
 }
 
 fn compile(engine: &Engine, path: &Path) -> Result<Compiled, CheckError> {

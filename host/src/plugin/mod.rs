@@ -19,6 +19,7 @@ mod json;
 mod limits;
 mod load;
 mod output;
+mod rate;
 mod registry;
 mod results;
 mod text;

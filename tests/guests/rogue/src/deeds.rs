@@ -18,6 +18,7 @@ pub fn perform(deed: &str) -> Result<String, HandlerError> {
         "recursion" => drop(black_box(recurse(0))),
         "memory" => drop(eat()),
         "stdout" => print_for_ever("no line break here; "),
+        "flood" => log_for_ever(&"\n".repeat(16 << 20)),
         _ => return answer(deed),
     }
     Ok("{}".to_owned())
@@ -84,6 +85,12 @@ fn sleep_for_ever() {
 fn print_for_ever(text: &str) {
     loop {
         print!("{text}");
+    }
+}
+
+fn log_for_ever(message: &str) {
+    loop {
+        host::log("info", message);
     }
 }
 

@@ -38,6 +38,11 @@ fn answer(function: &str, answer: &str) -> Result<String, HandlerError> {
 
 impl Guest for Rogue {
     fn describe() -> Result<String, HandlerError> {
+        // No run says what to do here: a test changes these bytes of the component.
+        let deed = std::hint::black_box("describe:none____").trim_start_matches("describe:");
+        if deed != "none____" {
+            return deeds::perform(deed.trim_end_matches('_'));
+        }
         Ok(r#"{"name": "rogue", "language": "rust", "unknown_key": [1]}"#.to_owned())
     }
 

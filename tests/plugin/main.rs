@@ -1,6 +1,7 @@
 //! The plugin host against real components: hostile guests, wrong files, grants.
 
 mod boundary;
+mod examples;
 mod sandbox;
 mod stopping;
 mod support;

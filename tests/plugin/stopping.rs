@@ -10,8 +10,9 @@ use insta::assert_snapshot;
 
 use super::support::{b0, cancel_in, process, request, rogue, rogue_with, session};
 
-/// How late an interrupt may land.
-const LATE: Duration = Duration::from_millis(100);
+/// How late an interrupt may land on a machine that is busy with other things; the
+/// benchmark `interrupt` measures how late it is on an idle one (goal: 100 ms).
+const LATE: Duration = Duration::from_secs(1);
 
 async fn with_call_time(ms: u32) -> Plugin {
     rogue_with(|config| config.limits.call_time_ms = NonZeroU32::new(ms).expect("not zero")).await
@@ -27,7 +28,7 @@ fn dead(result: Result<impl std::fmt::Debug, CallError>) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_ends_at_its_limit_in_a_loop_and_in_a_host_call() {
     let plugin = with_call_time(300).await;
-    for deed in ["loop", "sleep", "wasi-sleep", "stdout"] {
+    for deed in ["loop", "sleep", "wasi-sleep", "stdout", "flood"] {
         let flag = CancelFlag::default();
         let mut session = session(&plugin, &format!("process-batch:{deed}"), &flag).await;
         let began = Instant::now();
@@ -45,7 +46,7 @@ async fn a_call_ends_at_its_limit_in_a_loop_and_in_a_host_call() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cancelled_run_is_interrupted_after_its_grace() {
     let plugin = rogue().await;
-    for deed in ["loop", "sleep", "wasi-sleep", "stdout"] {
+    for deed in ["loop", "sleep", "wasi-sleep", "stdout", "flood"] {
         let flag = CancelFlag::default();
         let mut session = session(&plugin, &format!("process-batch:{deed}"), &flag).await;
         let began = Instant::now();

@@ -125,6 +125,16 @@ async fn a_newer_minor_version_of_the_handler_interface_fits() {
 }
 
 #[tokio::test]
+async fn a_describe_that_fails() {
+    let describe =
+        |deed: &'static str| async move { checked_with(&[("describe:none____", deed)]).await };
+    assert_snapshot!(describe("describe:info____").await, @"handler.wasm was tried and failed: handler_trap: describe: the handler trapped: `host.run-info` was called without a run: only `host.log` may be used in `describe`");
+    assert_snapshot!(describe("describe:panic___").await, @"handler.wasm was tried and failed: handler_panic: describe: panicked at tests/guests/rogue/src/deeds.rs:15:20: rogue was told to panic");
+    assert_snapshot!(describe("describe:error___").await, @"handler.wasm was tried and failed: bad_output: describe returned an error: rogue failed");
+    assert_snapshot!(describe("describe:not-json").await, @"handler.wasm was tried and failed: bad_output: describe returned text that is not JSON: expected value at line 1 column 1");
+}
+
+#[tokio::test]
 async fn a_description_that_cannot_be_used() {
     assert_snapshot!(checked_with(&[("{\"name\": \"rogue\"", "[\"name\": \"rogue\"")]).await, @"handler.wasm was tried and failed: bad_output: describe returned text that is not JSON: expected `,` or `]` at line 1 column 8");
     assert_snapshot!(checked_with(&[("{\"name\": \"rogue\"", "{\"name\":       7")]).await, @"handler.wasm was tried and failed: bad_output: describe returned a `name` that is not a string");
