@@ -1,0 +1,13 @@
+//! The real worker over a bus and a store in memory, with a scripted handler, on one
+//! thread and a clock that stands still unless everybody waits.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on must stop")]
+#![expect(missing_docs, reason = "nobody uses this crate")]
+
+mod cancel;
+mod crash;
+mod ends;
+mod epochs;
+mod faults;
+mod scripted;
+mod world;
