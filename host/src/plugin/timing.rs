@@ -68,7 +68,7 @@ impl Timing {
 
     /// What `cancelled` shows: the run's flag, or the limit that draws near.
     pub(super) fn cancellation(&self, now: Instant) -> Option<Cancellation> {
-        if let Some(mut set) = self.cancel.get() {
+        if let Some(mut set) = self.cancel.observe() {
             set.deadline =
                 if self.obeys_cancel { set.deadline.min(self.deadline) } else { self.deadline };
             return Some(set);
@@ -90,7 +90,7 @@ impl Timing {
         let warned = self.warn_at <= until;
         // Cancel-safe: both sides only wait.
         tokio::select! {
-            () = self.cancel.wait() => true,
+            () = self.cancel.wait() => self.cancel.observe().is_some(),
             () = tokio::time::sleep_until(until.min(self.warn_at)) => warned,
         }
     }

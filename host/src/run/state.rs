@@ -28,6 +28,9 @@ const MAX_UNRECORDED: u64 = 256;
 /// Most bytes of artifacts waiting to be recorded.
 const MAX_UNRECORDED_BYTES: usize = 8 * 1024 * 1024;
 
+/// Longest text of people's or a handler's making in an event, in bytes.
+const MAX_TEXT: usize = 16 * 1024;
+
 /// What happened.
 #[derive(Debug)]
 pub enum Input {
@@ -77,7 +80,8 @@ pub struct Stop {
 /// Why a run stops before its work is done; later variants outrank earlier ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StopCause {
-    /// The worker stops: the run is released for another one. Nothing is sent.
+    /// The worker stops, or has no room: the run is released for another one. Nothing is
+    /// sent.
     Shutdown,
     /// Signal, command or database flag: CANCELLED with the reason.
     Cancel {
@@ -335,6 +339,17 @@ impl Run {
     /// Whether the run may no longer write or send anything.
     pub fn abandoned(&self) -> bool {
         matches!(self.stop, Some(Stop { cause: StopCause::LeaseLost | StopCause::Superseded, .. }))
+    }
+
+    /// The end is being written or is written; what else is said of the run would be said
+    /// after its end.
+    pub fn sealing(&self) -> bool {
+        matches!(self.phase, Phase::Sealing | Phase::Cleaning | Phase::Ended)
+    }
+
+    /// Whether the end of the lease would change anything.
+    pub fn needs_lease(&self) -> bool {
+        !self.abandoned() && !matches!(self.phase, Phase::Cleaning | Phase::Ended)
     }
 
     fn expects(&self, input: &Input) -> bool {
@@ -623,14 +638,17 @@ impl Run {
         error: String,
     ) -> Vec<Effect> {
         let permanent = permanent || self.last_attempt;
-        let error = Some(error);
+        let error = Some(brief(&error));
+        let reason_code = brief(&reason_code);
         self.drain(Verdict::Fail(RunEnd::Failed { batch_uid, reason_code, permanent, error }))
     }
 
     /// What follows from the stop that was asked for.
     fn conclude(&mut self) -> Vec<Effect> {
         match self.stop.as_ref().map(|stop| stop.cause.clone()) {
-            Some(StopCause::Cancel { reason, .. }) => self.drain(Verdict::Cancel { reason }),
+            Some(StopCause::Cancel { reason, .. }) => {
+                self.drain(Verdict::Cancel { reason: brief(&reason) })
+            }
             Some(StopCause::Shutdown) => self.drain(Verdict::Release),
             Some(StopCause::LeaseLost | StopCause::Superseded) => self.close(),
             None => vec![],
@@ -672,6 +690,15 @@ impl Run {
     pub fn totals(&self) -> &Totals {
         &self.progress.totals
     }
+}
+
+/// A text as long as an event may carry it: an event must never outgrow a message.
+fn brief(text: &str) -> String {
+    if text.len() <= MAX_TEXT {
+        return text.to_owned();
+    }
+    let cut = (0..=MAX_TEXT).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    format!("{}… ({} bytes in all)", &text[..cut], text.len())
 }
 
 /// The uid of a batch that its handler did not name (`protocol.md`).

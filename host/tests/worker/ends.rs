@@ -7,7 +7,7 @@ use flowkit::types::{LeaseNo, Role};
 use serde_json::json;
 
 use crate::scripted::{Plan, Quirk, metrics};
-use crate::world::{ROLE, World, address, ms, secs};
+use crate::world::{ROLE, World, secs};
 
 #[tokio::test(start_paused = true)]
 async fn a_plain_run_says_and_stores_everything_in_order() {
@@ -229,5 +229,4 @@ async fn a_run_that_the_store_refuses_is_tried_again_more_and_more_slowly() {
     world.until_ended("n").await;
     let done = world.lines("n");
     assert_eq!(done.last().unwrap(), r#"1 TASK_DONE {"final":1,"rows":3}"#);
-    let _ = (address("n", 1), ms(1));
 }

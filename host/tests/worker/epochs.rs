@@ -64,5 +64,8 @@ async fn a_newer_attempt_in_tasks_silences_the_run() {
     world.script.plan("n", Plan::of(1));
     world.until_ended("n").await;
     let lines = world.lines("n");
-    assert_eq!(lines[2..], ["2 TASK_ACCEPTED", "2 BATCH_OK b0", r#"2 TASK_DONE {"final":1,"rows":1}"#]);
+    assert_eq!(
+        lines[2..],
+        ["2 TASK_ACCEPTED", "2 BATCH_OK b0", r#"2 TASK_DONE {"final":1,"rows":1}"#]
+    );
 }

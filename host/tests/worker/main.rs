@@ -2,7 +2,6 @@
 //! thread and a clock that stands still unless everybody waits.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must stop")]
-#![expect(missing_docs, reason = "nobody uses this crate")]
 
 mod cancel;
 mod crash;

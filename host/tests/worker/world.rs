@@ -152,11 +152,8 @@ impl World {
     }
 
     pub async fn ask(&self, node: &str, want_epoch: u32) -> String {
-        let start = start_command(
-            &address(node, want_epoch),
-            &RunInput::default(),
-            self.clock.wall(),
-        );
+        let start =
+            start_command(&address(node, want_epoch), &RunInput::default(), self.clock.wall());
         let query = Envelope {
             msg_type: MsgType::Query,
             payload: json!({"query": "TASK_DISCOVER", "want_epoch": want_epoch}),
@@ -168,9 +165,7 @@ impl World {
 
     /// A task in `tasks` with these nodes, all running at `epoch`.
     pub async fn task(&self, nodes: &[&str], epoch: u32) {
-        let node = |id: &&str| {
-            json!({"node_id": id, "type": ROLE, "status": "running", "attempt_epoch": epoch})
-        };
+        let node = |id: &&str| json!({"node_id": id, "type": ROLE, "status": "running", "attempt_epoch": epoch});
         let task: TaskDoc = serde_json::from_value(json!({
             "id": "t1", "status": "running",
             "graph": {"nodes": nodes.iter().map(node).collect::<Vec<_>>()},
@@ -262,11 +257,11 @@ impl World {
 
     /// Waits, at most ten minutes of the clock, until something is so.
     pub async fn until(&self, what: &str, so: impl Fn(&Self) -> bool) {
-        for _ in 0..60_000 {
+        for look in 0..3_000 {
             if so(self) {
                 return;
             }
-            tokio::time::sleep(ms(10)).await;
+            tokio::time::sleep(ms(if look < 2_500 { 10 } else { 1_000 })).await;
         }
         panic!("never so: {what}; calls: {:#?}", self.script.calls());
     }
