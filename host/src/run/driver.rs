@@ -1,7 +1,6 @@
 //! Performs a run's effects: one activity at a time, records beside it, and an ear for
 //! whoever wants the run to stop.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,9 +11,10 @@ use super::lease::Lease;
 use super::slot::Slot;
 use super::state::{Effect, Finished, Input, Run, Start, Stop, StopCause};
 use super::voice::{Silenced, Voice};
+use super::wait::{Boxed, Pulled, lease_ended, pull, ready};
 use super::{Deps, ending, opening, recorder};
-use crate::handler::{CancelFlag, OpenRequest, RunInfo, Session, YieldedBatch};
-use crate::input::artifacts::{ArtifactSource, Polled};
+use crate::handler::{CancelFlag, OpenRequest, RunInfo, Session};
+use crate::input::artifacts::ArtifactSource;
 use crate::input::{Source, SourceRules};
 use crate::protocol::RunState;
 use crate::store::{Progress, RunRecord};
@@ -86,8 +86,6 @@ pub async fn drive(deps: Deps, task: RunTask) -> Outcome {
         }
     }
 }
-
-type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 struct Driver {
     voice: Voice,
@@ -414,64 +412,5 @@ impl Driver {
         self.activity = Some(Box::pin(async move {
             Done { silenced: words.await.err(), ..Done::of(Input::Sealed) }
         }));
-    }
-}
-
-/// What came of waiting for upstream data.
-enum Pulled {
-    Batch(YieldedBatch),
-    End,
-    Crowded,
-}
-
-/// The next upstream batch; waits for one without a slot.
-async fn pull(voice: &Voice, source: &mut ArtifactSource, slot: &Slot) -> Result<Pulled, Silenced> {
-    let source = tokio::sync::Mutex::new(source);
-    loop {
-        match voice.store(|| async { source.lock().await.poll().await }).await? {
-            Polled::Batch(batch) => {
-                slot.take_again().await;
-                return Ok(Pulled::Batch(batch));
-            }
-            Polled::End => {
-                slot.take_again().await;
-                return Ok(Pulled::End);
-            }
-            Polled::Later(wait) => {
-                if !slot.give_back() {
-                    return Ok(Pulled::Crowded);
-                }
-                tokio::time::sleep(wait.max(Duration::from_millis(1))).await;
-            }
-        }
-    }
-}
-
-/// Resolves when the lease has ended without being renewed. Cancel-safe.
-async fn lease_ended(lease: &mut watch::Receiver<Lease>) {
-    loop {
-        let deadline = lease.borrow_and_update().deadline();
-        // Cancel-safe: both sides only wait.
-        tokio::select! {
-            () = tokio::time::sleep_until(deadline) => {
-                if !lease.borrow().holds(tokio::time::Instant::now()) {
-                    return;
-                }
-            }
-            changed = lease.changed() => {
-                if changed.is_err() {
-                    tokio::time::sleep_until(deadline).await;
-                    return;
-                }
-            }
-        }
-    }
-}
-
-/// The output of a future that may not be there. Cancel-safe: it stays where it is.
-async fn ready<T>(slot: &mut Option<Boxed<T>>) -> T {
-    match slot {
-        Some(future) => future.await,
-        None => std::future::pending().await,
     }
 }

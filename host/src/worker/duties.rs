@@ -19,6 +19,10 @@ const RENEW_RETRY: Duration = Duration::from_secs(1);
 /// Runs looked at beyond the free slots: some only have to be answered.
 const LOOK_BEYOND: usize = 64;
 
+/// How long a superseded run is left alone that its newer attempt has not replaced yet: at
+/// first, at most.
+const SUPERSEDED_WAITS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
+
 /// Renews the leases of all runs here, as one write; tries until the next renewal is due,
 /// so that an outage shorter than a lease costs none.
 pub async fn renew(deps: Deps, asked: Vec<Fence>, events: mpsc::Sender<Event>) {
@@ -132,6 +136,12 @@ impl Claims {
                 return Ok(());
             }
             let view = views.iter().find(|view| view.key == run.new.key);
+            if view.is_some_and(|view| view.epoch > run.new.epoch) {
+                // Whoever took it over would only find that it has to be silent.
+                let problem = "superseded: the command of the newer attempt has not come yet";
+                self.parked.park(&run.new.key, SUPERSEDED_WAITS, problem.into(), now);
+                continue;
+            }
             let cancelled = view.and_then(|view| view.cancelled.clone());
             let slot = if run.end.is_some() || cancelled.is_some() {
                 self.slots.without()

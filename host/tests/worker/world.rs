@@ -192,13 +192,14 @@ impl World {
     /// Everything said about a node, with the time at which it was said.
     pub fn said(&self, node: &str) -> Vec<(InMessage, Status)> {
         let messages = self.bus.messages(&self.topics.status(&Role::new(ROLE).unwrap()));
+        let wanted = key(node).message_key().into_bytes();
         messages
             .into_iter()
+            .filter(|message| message.key.as_ref() == Some(&wanted))
             .map(|message| {
                 let status = Status::decode(&message.value).unwrap();
                 (message, status)
             })
-            .filter(|(_, status)| status.address.key == key(node))
             .collect()
     }
 
