@@ -13,4 +13,5 @@ mod intake;
 mod lease;
 mod scripted;
 mod shutdown;
+mod sim;
 mod world;

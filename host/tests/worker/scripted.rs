@@ -7,7 +7,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use flowkit::handler::*;
 use flowkit::metrics::{Metrics, Totals};
-use flowkit::types::{BatchUid, Role};
+use flowkit::store::memory::MemoryStore;
+use flowkit::store::{ArtifactStore as _, RunStore as _};
+use flowkit::types::{BatchUid, Role, RunKey};
 use serde_json::{Map, Value, json};
 
 /// What the handler of one node does.
@@ -89,6 +91,8 @@ struct Inner {
     roles: Vec<Role>,
     plans: HashMap<String, Plan>,
     calls: Vec<Call>,
+    watched: Option<MemoryStore>,
+    violations: Vec<String>,
 }
 
 /// One call of a handler.
@@ -109,6 +113,16 @@ impl Script {
 
     pub fn plan(&self, node: &str, plan: Plan) {
         self.0.lock().unwrap().plans.insert(node.into(), plan);
+    }
+
+    /// From now on each batch is checked against the record before it is processed.
+    pub fn watch(&self, store: &MemoryStore) {
+        self.0.lock().unwrap().watched = Some(store.clone());
+    }
+
+    /// Batches that were processed although the record called them finished.
+    pub fn violations(&self) -> Vec<String> {
+        self.0.lock().unwrap().violations.clone()
     }
 
     pub fn calls(&self) -> Vec<Call> {
@@ -180,6 +194,25 @@ impl Scripted {
         }
     }
 
+    /// Finished is finished, for whoever owns the run.
+    async fn check(&self, batch: &Batch) {
+        let store = self.script.0.lock().unwrap().watched.clone();
+        let info = &self.request.info;
+        let key = RunKey { task_id: info.task_id.clone(), node_id: info.node_id.clone() };
+        let Some(store) = store else { return };
+        let Some(record) = store.run(&key).await.unwrap() else { return };
+        let ours = record.owner.as_ref().is_some_and(|owner| owner.worker_id == info.worker_id);
+        if !ours || record.new.epoch != info.attempt_epoch {
+            return;
+        }
+        let range = 0..record.progress.finished;
+        let finished = store.finished(&key, info.attempt_epoch, range, usize::MAX).await.unwrap();
+        if finished.iter().any(|known| known.batch_uid == batch.uid) {
+            let violation = format!("{info:?} processes {} again", batch.uid);
+            self.script.0.lock().unwrap().violations.push(violation);
+        }
+    }
+
     fn output(&self, batch: &Batch) -> BatchOutput {
         let index = self.plan.batches.iter().position(|(uid, payload)| {
             uid.as_deref() == Some(batch.uid.as_str()) || payload.to_string() == batch.payload
@@ -243,6 +276,7 @@ impl Session for Scripted {
         _totals: &Totals,
     ) -> Result<BatchOutput, CallError> {
         self.note(format!("process {}", batch.uid));
+        self.check(batch).await;
         match self.plan.quirks.get(batch.uid.as_str()) {
             Some(Quirk::Hang) => self.spend(Duration::from_secs(86_400)).await?,
             Some(Quirk::Heed) => {
