@@ -172,7 +172,10 @@ impl Loop {
                 biased;
                 () = shutdown.begun() => break Ok(()),
                 Some(event) = self.events.recv() => self.on_event(event),
-                tick = self.ticks.next() => Ok(self.on_tick(tick)),
+                tick = self.ticks.next() => {
+                    self.on_tick(tick);
+                    Ok(())
+                }
             };
             if went.is_err() {
                 break went;

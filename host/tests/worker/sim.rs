@@ -270,10 +270,9 @@ impl Sim {
                 RunEvent::TaskAccepted(lease) | RunEvent::TaskResumed(lease) => {
                     owner = Some(lease.worker_id.clone());
                 }
-                RunEvent::TaskHeartbeat(lease) if owner.is_some() => {
+                RunEvent::TaskHeartbeat(lease) => {
                     assert_eq!(owner.as_ref(), Some(&lease.worker_id), "{}", why());
                 }
-                RunEvent::TaskHeartbeat(_) => {}
                 RunEvent::BatchOk { worker_id, .. } => {
                     assert_eq!(owner.as_ref(), Some(worker_id), "{}", why());
                 }
