@@ -153,11 +153,7 @@ impl Sim {
                 Some(process) => process.stop().await,
                 None => self.start(worker),
             },
-            4 | 5 => {
-                if !self.workers.contains_key(worker) {
-                    self.start(worker);
-                }
-            }
+            4 | 5 if !self.workers.contains_key(worker) => self.start(worker),
             6 | 7 => {
                 let (store, bus) = (self.rng.random_bool(0.4), self.rng.random_bool(0.3));
                 if let Some(process) = self.workers.get(worker) {
