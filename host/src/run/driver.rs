@@ -45,8 +45,8 @@ pub struct RunView {
     pub state: RunState,
     /// Batches finished.
     pub finished: u64,
-    /// The end is about to be written and sent, or was: nobody else says anything now.
-    pub sealing: bool,
+    /// Heartbeats may be sent: the run was announced, and its end is not being written.
+    pub beats: bool,
 }
 
 /// How a run was left.
@@ -246,7 +246,7 @@ impl Driver {
         let now = RunView {
             state: self.run.state(),
             finished: self.run.progress().finished,
-            sealing: self.run.sealing(),
+            beats: self.run.beats(),
         };
         self.view.send_if_modified(|view| std::mem::replace(view, now) != now);
     }

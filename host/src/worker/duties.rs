@@ -52,7 +52,7 @@ pub struct Beat {
     pub address: RunAddress,
     /// The event.
     pub event: RunEvent,
-    /// How the run is: a heartbeat must not follow its end.
+    /// How the run is: a heartbeat must neither precede its first word nor follow its end.
     pub view: watch::Receiver<RunView>,
 }
 
@@ -62,7 +62,7 @@ pub async fn heartbeats(deps: Deps, beats: Vec<Beat>) {
     let settings = &deps.settings;
     let messages: Vec<OutMessage> = beats
         .iter()
-        .filter(|beat| !beat.view.borrow().sealing)
+        .filter(|beat| beat.view.borrow().beats)
         .map(|Beat { address, event, .. }| OutMessage {
             topic: settings.topics.status(&address.role),
             key: Some(address.key.message_key()),
@@ -122,7 +122,7 @@ impl Claims {
             held: self.mine.keys(),
             now: self.deps.clock.wall(),
             max_clock_skew: self.deps.settings.max_clock_skew,
-            limit: self.slots.free() + self.parked.len() + LOOK_BEYOND,
+            limit: self.slots.free() + self.parked.count() + LOOK_BEYOND,
         };
         let mut seen = store.claimable(&query).await?;
         let now = self.deps.clock.now();

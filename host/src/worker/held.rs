@@ -58,11 +58,8 @@ impl HeldRuns {
         let settings = &deps.settings;
         let (lease, lease_seen) = watch::channel(Lease::granted(asked_at, settings.lease_ttl));
         let (stops, stops_seen) = mpsc::channel(STOPS);
-        let view = RunView {
-            state: RunState::Running,
-            finished: record.progress.finished,
-            sealing: record.end.is_some(),
-        };
+        let view =
+            RunView { state: RunState::Running, finished: record.progress.finished, beats: false };
         let (view_shown, view) = watch::channel(view);
         let cancelled = cancelled.map(|reason| Stop {
             cause: StopCause::Cancel { source: CancelKind::Database, reason },

@@ -10,7 +10,9 @@ mod held;
 mod listen;
 mod mine;
 mod parked;
+mod refusals;
 mod run_loop;
+mod ticks;
 
 pub(crate) use duties::claim;
 pub use mine::{Hold, Mine};

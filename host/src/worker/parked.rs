@@ -49,8 +49,8 @@ impl Parked {
         self.lock().remove(key);
     }
 
-    /// How many there are.
-    pub fn len(&self) -> usize {
+    /// How many are remembered, left alone or not.
+    pub fn count(&self) -> usize {
         self.lock().len()
     }
 
@@ -87,6 +87,6 @@ mod tests {
         }
         assert_eq!(parked.describe(start)[0]["problem"], "odd");
         parked.forget(&key);
-        assert!(!parked.contains(&key, start) && parked.len() == 0);
+        assert!(!parked.contains(&key, start) && parked.count() == 0);
     }
 }

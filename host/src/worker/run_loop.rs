@@ -1,15 +1,16 @@
 //! The loop: waits for the next event and says in a few lines what each one means.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use anyhow::Context;
-use rand::RngExt as _;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
+use tokio::time::Instant;
 
 use super::duties::{self, Beat, Claims};
 use super::held::{Held, HeldRuns};
+use super::refusals::Refusals;
+use super::ticks::{Tick, Ticks};
 use super::{Event, Grant, Mine, Parked, Shutdown, announce, listen};
 use crate::bus::Topic;
 use crate::discovery;
@@ -27,12 +28,6 @@ const EVENTS: usize = 1_024;
 
 /// Signals for runs that are not here (yet) which are remembered.
 const REMEMBERED_SIGNALS: usize = 1_000;
-
-/// Nodes whose refusals are counted.
-const REMEMBERED_REFUSALS: usize = 10_000;
-
-/// The wait before a cancelled node's second refusal, and the longest.
-const REFUSAL_DELAYS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// How long a run is left alone that the bus or the store refused: at first, at most.
 const REFUSED_WAITS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
@@ -53,7 +48,7 @@ pub struct Loop {
     sender: mpsc::Sender<Event>,
     ticks: Ticks,
     early_signals: VecDeque<Signal>,
-    refused: HashMap<RunKey, u32>,
+    refusals: Refusals,
     parked: Parked,
     claiming: bool,
     shutdown: Shutdown,
@@ -61,52 +56,6 @@ pub struct Loop {
     intakes_at_work: usize,
     listeners: Vec<TaskHandle<()>>,
     errands: Vec<TaskHandle<()>>,
-}
-
-/// What the clock demands.
-#[derive(Debug, Clone, Copy)]
-enum Tick {
-    Renew,
-    PollTasks,
-    Claim,
-    Announce,
-}
-
-struct Ticks {
-    renew: Interval,
-    poll_tasks: Interval,
-    claim: Interval,
-    announce: Interval,
-}
-
-impl Ticks {
-    fn new(deps: &Deps) -> Self {
-        let settings = &deps.settings;
-        // Workers that start together must not look for runs together for ever.
-        let spread = rand::rng().random_range(0.9..1.1);
-        let every = |period: Duration| {
-            let mut interval = interval(period.max(Duration::from_millis(1)));
-            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            interval
-        };
-        Self {
-            renew: every(settings.hb_interval),
-            poll_tasks: every(settings.cancel_poll),
-            claim: every(settings.claim_poll.mul_f64(spread)),
-            announce: every(settings.announce_interval),
-        }
-    }
-
-    async fn next(&mut self) -> Tick {
-        // Cancel-safe: a tick that was not returned is still due.
-        tokio::select! {
-            biased;
-            _ = self.renew.tick() => Tick::Renew,
-            _ = self.poll_tasks.tick() => Tick::PollTasks,
-            _ = self.claim.tick() => Tick::Claim,
-            _ = self.announce.tick() => Tick::Announce,
-        }
-    }
 }
 
 impl Loop {
@@ -150,7 +99,7 @@ impl Loop {
             events,
             sender,
             early_signals: VecDeque::new(),
-            refused: HashMap::new(),
+            refusals: Refusals::default(),
             parked: Parked::default(),
             claiming: false,
             shutdown,
@@ -172,7 +121,10 @@ impl Loop {
                 biased;
                 () = shutdown.begun() => break Ok(()),
                 Some(event) = self.events.recv() => self.on_event(event),
-                tick = self.ticks.next() => Ok(self.on_tick(tick)),
+                tick = self.ticks.next() => {
+                    self.on_tick(tick);
+                    Ok(())
+                }
             };
             if went.is_err() {
                 break went;
@@ -245,28 +197,12 @@ impl Loop {
         if grant.cancelled.is_some() || grant.record.end.is_some() {
             grant.slot = self.slots.without();
         }
-        grant.delay = self.refusal_delay(&address.key, grant.cancelled.is_some());
+        if grant.cancelled.is_some() {
+            grant.delay = self.refusals.next(&address.key);
+        } else {
+            self.refusals.forget(&address.key);
+        }
         self.held.start(&self.deps, grant, self.sender.clone());
-    }
-
-    /// A coordinator may start a cancelled node again and again: each is answered, more
-    /// slowly each time.
-    fn refusal_delay(&mut self, key: &RunKey, cancelled: bool) -> Duration {
-        if !cancelled {
-            self.refused.remove(key);
-            return Duration::ZERO;
-        }
-        if self.refused.len() >= REMEMBERED_REFUSALS {
-            self.refused.clear();
-        }
-        let times = self.refused.entry(key.clone()).or_default();
-        *times = times.saturating_add(1);
-        match times.checked_sub(2) {
-            None => Duration::ZERO,
-            Some(doublings) => {
-                (REFUSAL_DELAYS.0 * 2u32.pow(doublings.min(16))).min(REFUSAL_DELAYS.1)
-            }
-        }
     }
 
     fn on_queued(&mut self, key: &RunKey, epoch: Epoch) {

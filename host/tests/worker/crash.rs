@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 
 use flowkit::protocol::{RunEvent, Status};
+use flowkit::store::{RunRecord, RunStore as _};
 
 use crate::faults::Line;
 use crate::scripted::Plan;
-use crate::world::{World, ms, secs};
+use crate::world::{World, key, ms, secs};
 
 /// What must hold for a run of `batches` batches that went through crashes.
 async fn check(world: &World, batches: usize, at: &str) {
@@ -30,88 +31,79 @@ async fn check(world: &World, batches: usize, at: &str) {
     assert_eq!(ids.len(), batches, "{at}: {lines:#?}");
 }
 
-/// No batch that the record calls finished is processed again: of all that is processed
-/// twice, the second owner's record at its start knew nothing.
-async fn crash_everywhere(plan: &Plan, same_worker: bool) {
-    let batches = plan.batches.len();
-    let mut moment = 0;
-    loop {
-        let world = World::new();
-        world.script.plan("n", plan.clone());
-        let line = Line::new(moment, ms(3));
-        line.crash_at(moment);
-        let first = world.start_with(World::settings("w1"), line.clone());
-        world.command("n", 1).await;
-        let start = tokio::time::Instant::now();
-        while !line.crashed() && start.elapsed() < secs(5) {
-            tokio::time::sleep(ms(5)).await;
-        }
-        let survived = !line.crashed();
-        first.crash().await;
+/// A world in which `w1` was killed at a moment, and whether it had come that far.
+async fn crashed_at(moment: u64, plan: &Plan) -> (World, bool) {
+    let world = World::new();
+    world.script.plan("n", plan.clone());
+    let line = Line::new(moment, ms(3));
+    line.crash_at(moment);
+    let worker = world.start_with(World::settings("w1"), line.clone());
+    world.command("n", 1).await;
+    let start = tokio::time::Instant::now();
+    while !line.crashed() && start.elapsed() < secs(5) {
+        tokio::time::sleep(ms(5)).await;
+    }
+    let crashed = line.crashed();
+    worker.crash().await;
+    (world, crashed)
+}
+
+/// Kills a worker at every moment of a run, one after the other, and lets another life of
+/// it, or another worker, go on.
+async fn crash_everywhere(plan: &Plan, next: &str) {
+    for moment in 0.. {
+        let (world, crashed) = crashed_at(moment, plan).await;
         let at = format!("crash at moment {moment}");
-        let known = match flowkit::store::RunStore::run(&world.store, &crate::world::key("n")).await
-        {
-            Ok(Some(record)) => record,
-            _ => {
-                // Not even recorded: the command comes again.
-                let _second = world.start(if same_worker { "w1" } else { "w2" });
-                world.until_ended("n").await;
-                check(&world, batches, &at).await;
-                moment += 1;
-                continue;
-            }
-        };
+        let known = world.store.run(&key("n")).await.unwrap();
         let before = world.script.calls().len();
-        let _second = world.start(if same_worker { "w1" } else { "w2" });
-        let restarted = tokio::time::Instant::now();
-        if !known.end_sent {
+        let _next = world.start(next);
+        if !known.as_ref().is_some_and(|record| record.end_sent) {
             world.until("ended", |world| world.ends("n") > 0).await;
         }
         tokio::time::sleep(secs(90)).await;
-        check(&world, batches, &at).await;
-        let record = world.record("n").await;
-        assert!(record.end_sent, "{at}");
-        // Finished is finished.
-        let again: Vec<_> = world.script.calls()[before..]
-            .iter()
-            .filter(|call| call.node == "n")
-            .map(|call| call.what.clone())
-            .collect();
-        for batch in 0..known.progress.finished {
-            assert!(!again.contains(&format!("process b{batch}")), "{at}: {again:?}");
+        check(&world, plan.batches.len(), &at).await;
+        assert!(world.record("n").await.end_sent, "{at}");
+        if let Some(known) = known {
+            check_second_life(&world, &known, before, &at);
         }
-        if known.end.is_none() && known.owner.is_some() {
-            let checkpoint = known.progress.checkpoint.as_deref().unwrap_or("-");
-            assert!(again.contains(&format!("iter {checkpoint}")), "{at}: {again:?}");
-            if known.progress.accepted {
-                assert_eq!(world.count("n", "TASK_RESUMED"), 1, "{at}");
-            }
-        }
-        if known.end.is_some() {
-            assert!(again.is_empty(), "{at}: an ended run was started: {again:?}");
-        }
-        let _ = restarted;
-        if survived {
+        if !crashed {
             assert!(moment > 20, "the crashes did not come: {moment}");
             return;
         }
-        moment += 1;
+    }
+}
+
+/// Finished is finished, the last checkpoint is handed over, and an ended run is only said
+/// to have ended. `before` counts the calls of the first life.
+fn check_second_life(world: &World, known: &RunRecord, before: usize, at: &str) {
+    let again: Vec<_> =
+        world.script.calls()[before..].iter().map(|call| call.what.clone()).collect();
+    for batch in 0..known.progress.finished {
+        assert!(!again.contains(&format!("process b{batch}")), "{at}: {again:?}");
+    }
+    if known.end.is_some() {
+        assert!(again.is_empty(), "{at}: an ended run was started: {again:?}");
+    } else if known.owner.is_some() {
+        let checkpoint = known.progress.checkpoint.as_deref().unwrap_or("-");
+        assert!(again.contains(&format!("iter {checkpoint}")), "{at}: {again:?}");
+        let resumed = usize::from(known.progress.accepted);
+        assert_eq!(world.count("n", "TASK_RESUMED"), resumed, "{at}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn at_every_moment_with_the_same_worker_and_checkpoints() {
-    crash_everywhere(&Plan::of(4).with_checkpoints(), true).await;
+    crash_everywhere(&Plan::of(4).with_checkpoints(), "w1").await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn at_every_moment_with_the_same_worker_and_no_checkpoints() {
-    crash_everywhere(&Plan::of(4), true).await;
+    crash_everywhere(&Plan::of(4), "w1").await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn at_every_moment_with_another_worker() {
-    crash_everywhere(&Plan::of(4).with_checkpoints(), false).await;
+    crash_everywhere(&Plan::of(4).with_checkpoints(), "w2").await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -135,14 +127,10 @@ async fn another_worker_takes_over_once_the_lease_has_ended() {
     let world = World::new();
     world.script.plan("n", Plan::of(4).taking(secs(2)));
     let first = world.start("w1");
-    let _second = world.start("w2");
     world.command("n", 1).await;
     world.until("a batch", |world| world.count("n", "BATCH_OK") == 1).await;
-    let owner = world.record("n").await.owner.unwrap();
-    // Whichever has it; only the first can be killed here.
-    if owner.worker_id.as_str() != "w1" {
-        return;
-    }
+    let _second = world.start("w2");
+    tokio::time::sleep(secs(1)).await;
     first.crash().await;
     let start = tokio::time::Instant::now();
     world.until("resumed", |world| world.count("n", "TASK_RESUMED") == 1).await;

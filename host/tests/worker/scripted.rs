@@ -214,9 +214,11 @@ impl Scripted {
     }
 
     fn output(&self, batch: &Batch) -> BatchOutput {
-        let index = self.plan.batches.iter().position(|(uid, payload)| {
-            uid.as_deref() == Some(batch.uid.as_str()) || payload.to_string() == batch.payload
-        });
+        let index = self
+            .plan
+            .batches
+            .iter()
+            .position(|(uid, _)| uid.as_deref() == Some(batch.uid.as_str()));
         BatchOutput {
             metrics: metrics(json!({"rows": 1})),
             partial: self.plan.partial.as_ref().map(object),

@@ -153,11 +153,7 @@ impl Sim {
                 Some(process) => process.stop().await,
                 None => self.start(worker),
             },
-            4 | 5 => {
-                if !self.workers.contains_key(worker) {
-                    self.start(worker);
-                }
-            }
+            4 | 5 if !self.workers.contains_key(worker) => self.start(worker),
             6 | 7 => {
                 let (store, bus) = (self.rng.random_bool(0.4), self.rng.random_bool(0.3));
                 if let Some(process) = self.workers.get(worker) {
@@ -270,10 +266,9 @@ impl Sim {
                 RunEvent::TaskAccepted(lease) | RunEvent::TaskResumed(lease) => {
                     owner = Some(lease.worker_id.clone());
                 }
-                RunEvent::TaskHeartbeat(lease) if owner.is_some() => {
+                RunEvent::TaskHeartbeat(lease) => {
                     assert_eq!(owner.as_ref(), Some(&lease.worker_id), "{}", why());
                 }
-                RunEvent::TaskHeartbeat(_) => {}
                 RunEvent::BatchOk { worker_id, .. } => {
                     assert_eq!(owner.as_ref(), Some(worker_id), "{}", why());
                 }

@@ -172,10 +172,14 @@ impl Run {
         matches!(self.stop, Some(Stop { cause: StopCause::LeaseLost | StopCause::Superseded, .. }))
     }
 
-    /// The end is being written or is written; what else is said of the run would be said
-    /// after its end.
-    pub fn sealing(&self) -> bool {
-        matches!(self.phase, Phase::Sealing | Phase::Cleaning | Phase::Ended)
+    /// Whether heartbeats may be sent: before TASK_ACCEPTED, and once the end is being
+    /// written, they would be out of order.
+    pub fn beats(&self) -> bool {
+        let silent = matches!(
+            self.phase,
+            Phase::Announcing | Phase::Sealing | Phase::Cleaning | Phase::Ended
+        );
+        !silent && !self.abandoned()
     }
 
     /// Whether the end of the lease would change anything.

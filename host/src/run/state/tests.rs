@@ -157,7 +157,7 @@ impl Model {
             Effect::Fetch => Input::Fetched(result(self.yielded(how), how)),
             Effect::Process(_) => Input::Processed {
                 result: result(BatchOutput { metrics: metrics(), ..BatchOutput::default() }, how),
-                saw_cancel: how % 2 == 0,
+                saw_cancel: how.is_multiple_of(2),
             },
             Effect::Finalize => Input::Finalized(result(FinalOutput::default(), how)),
             Effect::Classify(_) => Input::Classified(result(
