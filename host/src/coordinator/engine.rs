@@ -1,6 +1,7 @@
 //! Tasks under coordination: applies what happened, stores it, carries out the orders.
 //!
 //! The order is always: store the tasks, then send the orders, then commit what was read.
+//! A change that asks for nothing may wait a moment to be stored with others.
 //! A process that dies in between repeats the later steps: its successor reads the same
 //! messages again, and [`Task::on_begin`] repeats the orders.
 
@@ -21,6 +22,10 @@ use crate::types::TaskId;
 /// Shortest and longest wait while the bus or the store is out of reach.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
+/// How long a change that asks for nothing may wait to be stored: a document holds a whole
+/// graph, and a busy one changes hundreds of times a second.
+const STORE_WITHIN: Duration = Duration::from_millis(250);
+
 /// The tasks that this process coordinates now.
 pub(super) struct Engine {
     deps: Deps,
@@ -33,8 +38,8 @@ pub(super) struct Engine {
 
 struct Held {
     task: Task,
-    /// Changed and not stored.
-    dirty: bool,
+    /// Changed and not stored: since when.
+    dirty: Option<Instant>,
     /// To be sent once it is stored.
     orders: Vec<Order>,
 }
@@ -49,9 +54,16 @@ pub(super) struct Over {
 }
 
 impl Held {
-    fn absorb(&mut self, step: Step) {
-        self.dirty |= step.changed;
+    fn absorb(&mut self, step: Step, now: Instant) {
+        if step.changed {
+            self.dirty.get_or_insert(now);
+        }
         self.orders.extend(step.orders);
+    }
+
+    /// Whether somebody waits for it to be stored.
+    fn is_urgent(&self) -> bool {
+        !self.orders.is_empty() || self.task.outcome().is_some()
     }
 }
 
@@ -84,10 +96,10 @@ impl Engine {
             Ok(task) => task,
             Err(bad) => return Ok(Err(bad)),
         };
-        let mut held_dirty = false;
+        let mut dirty = None;
         if adopt && task.run_by().is_some() {
             task.adopt();
-            held_dirty = true;
+            dirty = Some(self.deps.clock.now());
         }
         let mut roles = task.graph().roles();
         let topics = wire::topics_of(&self.deps.topics, &roles);
@@ -105,8 +117,8 @@ impl Engine {
         }
         step.append(task.on_begin(now));
         watch.changed(&task);
-        let mut held = Held { task, dirty: held_dirty, orders: Vec::new() };
-        held.absorb(step);
+        let mut held = Held { task, dirty, orders: Vec::new() };
+        held.absorb(step, self.deps.clock.now());
         self.tasks.insert(doc.id.clone(), held);
         Ok(Ok(()))
     }
@@ -119,7 +131,7 @@ impl Engine {
             if step.changed {
                 watch.changed(&held.task);
             }
-            held.absorb(step);
+            held.absorb(step, self.deps.clock.now());
         }
     }
 
@@ -139,11 +151,9 @@ impl Engine {
         Ok(over)
     }
 
-    /// Stores and sends what is waiting.
-    pub(super) async fn flush(&mut self, watch: &mut dyn Watch) -> Result<Over, Trouble> {
-        let mut over = Over::default();
-        self.store_and_send(watch, &mut over).await?;
-        Ok(over)
+    /// Stores and sends everything that is waiting.
+    pub(super) async fn flush(&mut self) -> Result<(), Trouble> {
+        self.store_and_send(true, &mut (), &mut Over::default()).await
     }
 
     /// Waits before the same is tried again; gives up where waiting cannot help.
@@ -169,7 +179,7 @@ impl Engine {
         over: &mut Over,
     ) -> Result<(), Trouble> {
         // What an earlier turn could not store comes first: nothing more is read meanwhile.
-        self.store_and_send(watch, over).await?;
+        self.store_and_send(false, watch, over).await?;
         let wake = self.wake_at().map_or(until, |wake| wake.min(until));
         let heard = match &mut self.feed {
             None => {
@@ -195,7 +205,7 @@ impl Engine {
             }
         }
         self.on_tick(watch);
-        self.store_and_send(watch, over).await
+        self.store_and_send(false, watch, over).await
     }
 
     /// Opens the status topics, anew if need be, and asks the records for what was missed.
@@ -214,7 +224,7 @@ impl Engine {
             if step.changed {
                 watch.changed(&held.task);
             }
-            held.absorb(step);
+            held.absorb(step, self.deps.clock.now());
         }
         Ok(())
     }
@@ -239,7 +249,7 @@ impl Engine {
         if step.changed {
             watch.changed(&held.task);
         }
-        held.absorb(step);
+        held.absorb(step, self.deps.clock.now());
     }
 
     fn on_tick(&mut self, watch: &mut dyn Watch) {
@@ -249,28 +259,31 @@ impl Engine {
             if step.changed {
                 watch.changed(&held.task);
             }
-            held.absorb(step);
+            held.absorb(step, self.deps.clock.now());
         }
     }
 
     async fn store_and_send(
         &mut self,
+        at_once: bool,
         watch: &mut dyn Watch,
         over: &mut Over,
     ) -> Result<(), Trouble> {
+        // All that wait are stored at once when the first is due, so that what was read
+        // can be committed: it may concern any of them.
+        let now = self.deps.clock.now();
+        let due = at_once || self.stored_by().is_some_and(|at| at <= now);
         let ids: Vec<TaskId> = self
             .tasks
             .iter()
-            .filter(|(_, held)| {
-                held.dirty || !held.orders.is_empty() || held.task.outcome().is_some()
-            })
+            .filter(|(_, held)| held.is_urgent() || (due && held.dirty.is_some()))
             .map(|(id, _)| id.clone())
             .collect();
         for id in ids {
             let Some(held) = self.tasks.get_mut(&id) else { continue };
             let mut kept = true;
             // A refused order changes the task once more.
-            while kept && (held.dirty || !held.orders.is_empty()) {
+            while kept && (held.dirty.is_some() || !held.orders.is_empty()) {
                 kept = save(&self.deps, held).await?;
                 if kept {
                     send(&self.deps, held, watch).await?;
@@ -284,16 +297,24 @@ impl Engine {
                 self.tasks.remove(&id);
             }
         }
-        if let Some(feed) = &mut self.feed {
+        let stored = self.tasks.values().all(|held| held.dirty.is_none());
+        if let Some(feed) = self.feed.as_mut().filter(|_| stored) {
             feed.commit().await?;
         }
         Ok(())
     }
 
+    /// When the change that has waited longest must be stored.
+    fn stored_by(&self) -> Option<Instant> {
+        let first = self.tasks.values().filter_map(|held| held.dirty).min()?;
+        Some(first + STORE_WITHIN)
+    }
+
     fn wake_at(&self) -> Option<Instant> {
-        let wake = self.tasks.values().filter_map(|held| held.task.next_wake()).min()?;
         let clock = &self.deps.clock;
-        Some(clock.now() + wake.since(clock.wall()))
+        let wake = self.tasks.values().filter_map(|held| held.task.next_wake()).min();
+        let wake = wake.map(|wake| clock.now() + wake.since(clock.wall()));
+        wake.into_iter().chain(self.stored_by()).min()
     }
 }
 
@@ -303,14 +324,14 @@ fn reason_of(doc: &TaskDoc) -> String {
 
 /// Stores a task. False when somebody else has.
 async fn save(deps: &Deps, held: &mut Held) -> Result<bool, Trouble> {
-    if !held.dirty {
+    if held.dirty.is_none() {
         return Ok(true);
     }
     let doc = held.task.to_doc(deps.clock.wall());
     let saved = deps.store.save_task(&doc).await? || was_saved(deps, &doc).await?;
     if saved {
         held.task.saved();
-        held.dirty = false;
+        held.dirty = None;
     }
     Ok(saved)
 }
@@ -343,7 +364,7 @@ async fn send(deps: &Deps, held: &mut Held, watch: &mut dyn Watch) -> Result<(),
                 held.orders.retain(|other| other != order);
                 let step = held.task.on_event(node, epoch, event, now);
                 watch.changed(&held.task);
-                held.absorb(step);
+                held.absorb(step, deps.clock.now());
             }
             sent => {
                 sent?;
