@@ -16,8 +16,8 @@ use super::wire;
 use super::{Deps, Trouble, Watch};
 use crate::bus::{BusError, InMessage, OutMessage};
 use crate::protocol::Status;
-use crate::store::TaskDoc;
-use crate::types::TaskId;
+use crate::store::{StoreError, TaskDoc};
+use crate::types::{Role, TaskId};
 
 /// Shortest and longest wait while the bus or the store is out of reach.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
@@ -26,12 +26,18 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 /// graph, and a busy one changes hundreds of times a second.
 const STORE_WITHIN: Duration = Duration::from_millis(250);
 
+/// How often the runs' records are asked for what was never heard, such as an end that
+/// was read by a coordinator that did not know yet that it had been replaced.
+const ASK_EVERY: Duration = Duration::from_secs(15);
+
 /// The tasks that this process coordinates now.
 pub(super) struct Engine {
     deps: Deps,
     group: Option<&'static str>,
     feed: Option<Feed>,
     tasks: BTreeMap<TaskId, Held>,
+    /// When the records are next asked.
+    ask_at: Instant,
     /// How long the present outage lets the next try wait; zero when there is none.
     outage: Duration,
 }
@@ -70,7 +76,8 @@ impl Held {
 impl Engine {
     /// With a `group` what was read is remembered across processes.
     pub(super) fn new(deps: Deps, group: Option<&'static str>) -> Self {
-        Self { deps, group, feed: None, tasks: BTreeMap::new(), outage: Duration::ZERO }
+        let ask_at = deps.clock.now() + ASK_EVERY;
+        Self { deps, group, feed: None, tasks: BTreeMap::new(), ask_at, outage: Duration::ZERO }
     }
 
     /// Whether a task is coordinated here.
@@ -101,11 +108,10 @@ impl Engine {
             task.adopt();
             dirty = Some(self.deps.clock.now());
         }
-        let mut roles = task.graph().roles();
+        let roles = task.graph().roles();
         let topics = wire::topics_of(&self.deps.topics, &roles);
         self.deps.bus.ensure_topics(&topics).await?;
         if self.feed.as_ref().is_none_or(|feed| !feed.covers(&roles)) {
-            roles.extend(self.feed.iter().flat_map(|feed| feed.roles().iter().cloned()));
             self.open_feed(roles, watch).await?;
         }
         // Only now: an end that is not in the records yet will be heard.
@@ -180,7 +186,13 @@ impl Engine {
     ) -> Result<(), Trouble> {
         // What an earlier turn could not store comes first: nothing more is read meanwhile.
         self.store_and_send(false, watch, over).await?;
-        let wake = self.wake_at().map_or(until, |wake| wake.min(until));
+        if self.feed.is_none() && !self.tasks.is_empty() {
+            self.open_feed(BTreeSet::new(), watch).await?;
+        }
+        if self.ask_at <= self.deps.clock.now() {
+            self.ask_records(watch).await?;
+        }
+        let wake = self.wake_at().min(until);
         let heard = match &mut self.feed {
             None => {
                 tokio::time::sleep_until(wake).await;
@@ -199,33 +211,50 @@ impl Engine {
                 }
             }
             Err(error) => {
-                let roles = self.feed.take().map(|feed| feed.roles().clone()).unwrap_or_default();
                 tracing::warn!(%error, "status topics are opened anew");
-                self.open_feed(roles, watch).await?;
+                self.feed = None;
             }
         }
         self.on_tick(watch);
         self.store_and_send(false, watch, over).await
     }
 
-    /// Opens the status topics, anew if need be, and asks the records for what was missed.
+    /// Opens the status topics of all tasks and of `more` roles, anew if need be, and asks
+    /// the records for what was missed.
     async fn open_feed(
         &mut self,
-        roles: BTreeSet<crate::types::Role>,
+        more: BTreeSet<Role>,
         watch: &mut dyn Watch,
     ) -> Result<(), Trouble> {
         // A member that waits for its own successor would keep its messages from it. What
         // it had read was applied here already, and is read again.
         self.feed = None;
-        self.feed = Some(Feed::open(&self.deps, self.group, roles).await?);
+        let held = self.tasks.values().flat_map(|held| held.task.graph().roles());
+        let roles = held.chain(more).collect();
+        let feed = Feed::open(&self.deps, self.group, roles).await?;
+        self.ask_records(watch).await?;
+        // Only with the records read: until then it counts as not opened.
+        self.feed = Some(feed);
+        Ok(())
+    }
+
+    async fn ask_records(&mut self, watch: &mut dyn Watch) -> Result<(), Trouble> {
         for (id, held) in &mut self.tasks {
-            let records = self.deps.store.runs_of_task(id).await?;
+            let records = match self.deps.store.runs_of_task(id).await {
+                // The other tasks go on, and this one does with what is heard.
+                Err(error @ StoreError::Damaged { .. }) => {
+                    tracing::error!(task_id = %id, %error, "runs cannot be read");
+                    continue;
+                }
+                records => records?,
+            };
             let step = held.task.on_records(&records, self.deps.clock.wall());
             if step.changed {
                 watch.changed(&held.task);
             }
             held.absorb(step, self.deps.clock.now());
         }
+        self.ask_at = self.deps.clock.now() + ASK_EVERY;
         Ok(())
     }
 
@@ -290,6 +319,8 @@ impl Engine {
                 }
             }
             if !kept {
+                // Whoever has it now has to hear what was read here and not committed.
+                self.feed = None;
                 over.lost.push(id.clone());
                 self.tasks.remove(&id);
             } else if held.task.outcome().is_some() {
@@ -310,11 +341,11 @@ impl Engine {
         Some(first + STORE_WITHIN)
     }
 
-    fn wake_at(&self) -> Option<Instant> {
+    fn wake_at(&self) -> Instant {
         let clock = &self.deps.clock;
         let wake = self.tasks.values().filter_map(|held| held.task.next_wake()).min();
         let wake = wake.map(|wake| clock.now() + wake.since(clock.wall()));
-        wake.into_iter().chain(self.stored_by()).min()
+        wake.into_iter().chain(self.stored_by()).fold(self.ask_at, Instant::min)
     }
 }
 
