@@ -35,10 +35,11 @@ fn main() {
         partials(&store, &fence).await;
         progress(&store, &fence).await;
         let bus = EmbeddedBus::new(db);
-        publishes(&bus, 1).await;
-        publishes(&bus, 64).await;
+        publishes("one", std::slice::from_ref(&bus)).await;
+        publishes("64 at a time", &vec![bus.clone(); 64]).await;
         latency("within a process", &bus, &bus).await;
         let other = EmbeddedBus::new(Database::open(&path).unwrap());
+        publishes("one in each of two processes", &[bus.clone(), other.clone()]).await;
         latency("between two", &bus, &other).await;
     });
 }
@@ -91,28 +92,31 @@ fn message(topic: &Topic) -> OutMessage {
     OutMessage { topic: topic.clone(), key: Some("t:n".into()), value, headers: Vec::new() }
 }
 
-/// As many callers as `callers` publish one message at a time.
-async fn publishes(bus: &EmbeddedBus, callers: u64) {
+/// Each caller publishes one message at a time.
+async fn publishes(what: &str, callers: &[EmbeddedBus]) {
     let topic = Topic::new("bench").unwrap();
     let started = Instant::now();
-    let tasks: Vec<_> = (0..callers)
-        .map(|_| {
-            let (bus, message) = (bus.clone(), message(&topic));
-            tokio::spawn(async move {
-                let mut published = 0;
-                while started.elapsed() < TIME {
-                    bus.publish(std::slice::from_ref(&message), None).await.unwrap();
-                    published += 1;
-                }
-                published
-            })
+    let publish = |bus: &EmbeddedBus| {
+        let (bus, message) = (bus.clone(), message(&topic));
+        tokio::spawn(async move {
+            let (mut published, mut slowest) = (0, Duration::ZERO);
+            while started.elapsed() < TIME {
+                let sent = Instant::now();
+                bus.publish(std::slice::from_ref(&message), None).await.unwrap();
+                slowest = slowest.max(sent.elapsed());
+                published += 1;
+            }
+            (published, slowest)
         })
-        .collect();
-    let mut published = 0;
+    };
+    let tasks: Vec<_> = callers.iter().map(publish).collect();
+    let (mut published, mut slowest) = (0, Duration::ZERO);
     for task in tasks {
-        published += task.await.unwrap();
+        let (count, time) = task.await.unwrap();
+        published += count;
+        slowest = slowest.max(time);
     }
-    report(&format!("publishes, {callers} at a time"), published, started);
+    report(&format!("publishes, {what}, slowest {slowest:.0?}"), published, started);
 }
 
 /// From the call of `publish` to the message in the hands of a group member that waits.

@@ -130,7 +130,7 @@ fn site_node(site: &Site, task: &str) -> NodeId {
         now["nodes"].as_object().is_some_and(|nodes| nodes.len() == 1)
     });
     let name = now["nodes"].as_object().and_then(|nodes| nodes.keys().next().cloned());
-    NodeId::new(name.expect("a task of one node")).unwrap()
+    NodeId::new(name.expect("a task of one node")).expect("a node's name")
 }
 
 fn batches(task: &serde_json::Value) -> u64 {

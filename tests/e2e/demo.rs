@@ -8,8 +8,8 @@ use crate::support::{Site, text};
 
 fn run_graph(site: &Site, graph: &Value, more: &[&str]) -> (Option<i32>, Value) {
     let file = site.dir.path().join("graph.json");
-    std::fs::write(&file, graph.to_string()).unwrap();
-    let mut args = vec!["run", file.to_str().unwrap(), "--json"];
+    std::fs::write(&file, graph.to_string()).expect("the graph is written");
+    let mut args = vec!["run", file.to_str().expect("a path in UTF-8"), "--json"];
     args.extend(more);
     let output = site.run(&args);
     let result = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {

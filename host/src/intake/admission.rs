@@ -43,6 +43,9 @@ pub fn decide(
         ));
     }
     match command.body {
+        CommandBody::Start(_) if view.is_some_and(|view| view.epoch > address.epoch) => {
+            Decision::Ignore("a newer attempt of the node is in `tasks`")
+        }
         CommandBody::Start(input) => Decision::Admit {
             run: NewRun {
                 key: address.key,
@@ -107,6 +110,19 @@ mod tests {
     fn a_command_on_another_roles_topic_is_refused() {
         let other = Role::new("steps").unwrap();
         assert!(matches!(decide(start(), &other, None, UnixMs(0)), Decision::Refuse(_)));
+    }
+
+    #[test]
+    fn an_attempt_that_is_over_in_tasks_is_ignored() {
+        let role = Role::new("echo").unwrap();
+        let view = NodeView {
+            key: start().address.key,
+            epoch: Epoch(3),
+            status: NodeStatus::Running,
+            cancelled: None,
+        };
+        let decision = decide(start(), &role, Some(&view), UnixMs(0));
+        assert!(matches!(decision, Decision::Ignore(_)));
     }
 
     #[test]

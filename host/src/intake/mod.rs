@@ -12,20 +12,23 @@ use self::admission::Decision;
 use self::dedup::Remembered;
 use crate::bus::{BusError, GroupConsumer, InMessage, OutMessage};
 use crate::health::Part;
-use crate::protocol::{Command, Topics};
+use crate::protocol::{Command, RunAddress, Topics, cancel_signal};
 use crate::run::{Deps, Slots};
 use crate::store::{Admitted, NewRun, NodeView, Owner, StoreError};
 use crate::types::{LeaseId, Role};
-use crate::worker::{Event, Grant, Mine};
+use crate::worker::{Event, Grant, Mine, Shutdown, claim};
 
 /// The wait between two tries while the bus or the store is out of reach.
 const RETRY: Duration = Duration::from_millis(500);
+
+/// The time a cancelled run's owner is given, as coordinators give it.
+const SIGNAL_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Longest original value that is kept in a dead letter: what a broker takes by default,
 /// less the room for its headers.
 const MAX_DEAD_LETTER: usize = 1_000_000;
 
-/// One role's intake. Ends only when it is dropped, or when the bus refuses for good.
+/// One role's intake. Ends when the worker stops, or when the bus refuses for good.
 pub struct Intake {
     /// What it works with.
     pub deps: Deps,
@@ -37,11 +40,19 @@ pub struct Intake {
     pub mine: Mine,
     /// The worker's loop.
     pub events: mpsc::Sender<Event>,
+    /// Once it has begun, no further command is read.
+    pub shutdown: Shutdown,
 }
 
 impl Intake {
-    /// Reads commands for ever.
+    /// Reads commands until the worker stops. The command at hand is taken to where it may
+    /// be committed first.
     pub async fn run(self) {
+        self.read_on().await;
+        let _ = self.events.send(Event::IntakeOver).await;
+    }
+
+    async fn read_on(&self) {
         let settings = &self.deps.settings;
         let mut remembered = Remembered::new(settings.dedup_cache_size, settings.dedup_ttl);
         loop {
@@ -52,17 +63,17 @@ impl Intake {
                     let _ = self.events.send(Event::Broken(problem)).await;
                     return;
                 }
-                Ok(never) => match never {},
+                Ok(()) => return,
             };
             self.deps.health.failed(Part::Bus, &error.to_string(), self.deps.clock.wall());
+            if self.shutdown.has_begun() {
+                return;
+            }
             tokio::time::sleep(RETRY).await;
         }
     }
 
-    async fn read(
-        &self,
-        remembered: &mut Remembered,
-    ) -> Result<std::convert::Infallible, BusError> {
+    async fn read(&self, remembered: &mut Remembered) -> Result<(), BusError> {
         let topic = self.deps.settings.topics.commands(&self.role);
         let mut consumer = self
             .deps
@@ -71,7 +82,12 @@ impl Intake {
             .await?;
         loop {
             self.wait_for_room(consumer.as_mut()).await?;
-            let message = consumer.next().await?;
+            // Cancel-safe: so is waiting for a message, and for the shutdown.
+            let message = tokio::select! {
+                biased;
+                () = self.shutdown.begun() => return Ok(()),
+                message = consumer.next() => message?,
+            };
             self.deps.health.answered(Part::Bus, self.deps.clock.wall());
             self.take(&message, remembered).await?;
             consumer.commit(&message).await?;
@@ -90,7 +106,7 @@ impl Intake {
             return Ok(());
         }
         consumer.pause(&topic, true).await?;
-        while self.slots.free() == 0 && full().await {
+        while self.slots.free() == 0 && !self.shutdown.has_begun() && full().await {
             tokio::time::sleep(self.deps.settings.claim_poll).await;
         }
         consumer.pause(&topic, false).await
@@ -115,9 +131,7 @@ impl Intake {
                     return self.dead_letter(message, &problem).await;
                 }
             }
-            Decision::Cancel { reason } => {
-                let _ = self.events.send(Event::CancelCommand { address, reason }).await;
-            }
+            Decision::Cancel { reason } => self.cancel(address, reason).await?,
             Decision::Ignore(why) => tracing::info!(run = %address.key, why, "command ignored"),
             Decision::Refuse(why) => return self.dead_letter(message, &why).await,
         }
@@ -135,19 +149,19 @@ impl Intake {
     async fn admit(&self, run: NewRun, cancelled: Option<String>) -> Result<(), String> {
         let hold = self.mine.hold(&run.key);
         let slot = self.slots.take();
-        let asked_at = self.deps.clock.now();
         let settings = &self.deps.settings;
-        let owner = slot.as_ref().map(|_| Owner {
-            worker_id: settings.worker_id.clone(),
-            lease_id: LeaseId::fresh(),
-            deadline: self.deps.clock.wall().plus(settings.lease_ttl),
-        });
-        let mut tries = 0u32;
-        let admitted = loop {
+        let mut retried = false;
+        let (asked_at, admitted) = loop {
+            let asked_at = self.deps.clock.now();
+            let owner = slot.as_ref().map(|_| Owner {
+                worker_id: settings.worker_id.clone(),
+                lease_id: LeaseId::fresh(),
+                deadline: self.deps.clock.wall().plus(settings.lease_ttl),
+            });
             match self.deps.store.admit(&run, owner.as_ref()).await {
-                Ok(admitted) => break admitted,
+                Ok(admitted) => break (asked_at, admitted),
                 Err(StoreError::Unavailable(error)) => {
-                    tries += 1;
+                    retried = true;
                     self.deps.health.failed(Part::Store, &error, self.deps.clock.wall());
                     tokio::time::sleep(RETRY).await;
                 }
@@ -157,8 +171,14 @@ impl Intake {
         self.deps.health.answered(Part::Store, self.deps.clock.wall());
         let record = match admitted {
             Admitted::Recorded(record) => record,
-            // A try whose answer was lost may have recorded it.
-            Admitted::Duplicate(record) if tries > 0 && record.owner == owner => record,
+            // A try whose answer was lost may have recorded it, under a lease that is too
+            // old to be trusted: the run is claimed like one that an earlier life left.
+            Admitted::Duplicate(_) if retried => {
+                drop((hold, slot));
+                let queued = Event::Queued { key: run.key, epoch: run.epoch };
+                let _ = self.events.send(queued).await;
+                return Ok(());
+            }
             Admitted::Duplicate(_) | Admitted::Stale(_) => {
                 tracing::debug!(run = %run.key, epoch = %run.epoch, "the command was recorded before");
                 return Ok(());
@@ -166,12 +186,64 @@ impl Intake {
         };
         let event = match slot.filter(|_| record.owner.is_some()) {
             Some(slot) => {
-                Event::Granted(Box::new(Grant { record, hold, slot, asked_at, cancelled }))
+                let delay = Duration::ZERO;
+                Event::Granted(Box::new(Grant { record, hold, slot, asked_at, cancelled, delay }))
             }
             None => Event::Queued { key: record.new.key, epoch: record.new.epoch },
         };
         let _ = self.events.send(event).await;
         Ok(())
+    }
+
+    /// Takes a TASK_CANCEL to whoever can answer it: the loop when the run is here or not
+    /// known yet, this worker when nobody owns it, else its owner, by a signal.
+    async fn cancel(&self, address: RunAddress, reason: String) -> Result<(), BusError> {
+        let here = Event::CancelCommand { address: address.clone(), reason: reason.clone() };
+        loop {
+            let stored = self.patiently(|| self.deps.store.run(&address.key)).await.flatten();
+            let known = stored.filter(|run| run.new.epoch >= address.epoch);
+            if self.mine.contains(&address.key) || known.is_none() {
+                let _ = self.events.send(here).await;
+                return Ok(());
+            }
+            let Some(run) = known.filter(|r| r.new.epoch == address.epoch && r.end.is_none())
+            else {
+                return Ok(());
+            };
+            if run.owner.is_some() {
+                return self.signal_owner(&address, &reason).await;
+            }
+            let slot = self.slots.without();
+            match claim(&self.deps, &self.mine, &run, slot).await {
+                Ok(Some(mut grant)) => {
+                    grant.cancelled = Some(reason);
+                    let _ = self.events.send(Event::Granted(Box::new(grant))).await;
+                    return Ok(());
+                }
+                // Somebody else was faster: look again.
+                Ok(None) => {}
+                Err(error) => {
+                    self.deps.health.failed(
+                        Part::Store,
+                        &error.to_string(),
+                        self.deps.clock.wall(),
+                    );
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+    }
+
+    async fn signal_owner(&self, address: &RunAddress, reason: &str) -> Result<(), BusError> {
+        let now = self.deps.clock.wall();
+        let deadline = now.plus(SIGNAL_DEADLINE);
+        let signal = OutMessage {
+            topic: self.deps.settings.topics.signals.clone(),
+            key: None,
+            value: cancel_signal(address, reason, None, deadline, now).encode(),
+            headers: Vec::new(),
+        };
+        self.deps.bus.publish(&[signal], None).await
     }
 
     /// Retries while the store is out of reach; `None` when it refuses for good.

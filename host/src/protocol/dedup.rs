@@ -125,4 +125,16 @@ mod tests {
         let floats = r#"{"payload":{"f":1e+16,"g":0.1,"h":-0.0,"i":1e-07,"j":123456789012345680.0,"k":5.0}}"#;
         assert_eq!(content_hash(&parse(floats)), "43b39a3176ef206eea90e04b145101b0a6b731e3");
     }
+
+    /// A float that is read back one bit off would give a batch another name than Python
+    /// gives it.
+    #[test]
+    fn floats_are_read_exactly() {
+        for text in
+            ["1.7976931348623155e+308", "8.41e-322", "122.41829453837837", "9007199254740993.0"]
+        {
+            let value: serde_json::Value = serde_json::from_str(text).unwrap();
+            assert_eq!(value.as_f64(), text.parse().ok(), "{text}");
+        }
+    }
 }

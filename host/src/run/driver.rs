@@ -1,7 +1,6 @@
 //! Performs a run's effects: one activity at a time, records beside it, and an ear for
 //! whoever wants the run to stop.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,12 +11,13 @@ use super::lease::Lease;
 use super::slot::Slot;
 use super::state::{Effect, Finished, Input, Run, Start, Stop, StopCause};
 use super::voice::{Silenced, Voice};
+use super::wait::{Boxed, Pulled, lease_ended, pull, ready};
 use super::{Deps, ending, opening, recorder};
-use crate::handler::{CancelFlag, OpenRequest, RunInfo, Session, YieldedBatch};
-use crate::input::artifacts::{ArtifactSource, Polled};
+use crate::handler::{CancelFlag, OpenRequest, RunInfo, Session};
+use crate::input::artifacts::ArtifactSource;
 use crate::input::{Source, SourceRules};
 use crate::protocol::RunState;
-use crate::store::RunRecord;
+use crate::store::{Progress, RunRecord};
 use crate::uids::UidSet;
 
 /// A run that this worker has acquired.
@@ -32,6 +32,8 @@ pub struct RunTask {
     pub slot: Slot,
     /// It was cancelled before it began.
     pub cancelled: Option<Stop>,
+    /// How long to wait before anything is said.
+    pub delay: Duration,
     /// Where it shows how it is.
     pub view: watch::Sender<RunView>,
 }
@@ -43,34 +45,47 @@ pub struct RunView {
     pub state: RunState,
     /// Batches finished.
     pub finished: u64,
+    /// The end is about to be written and sent, or was: nobody else says anything now.
+    pub sealing: bool,
+}
+
+/// How a run was left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Ended, released, or lost to somebody else.
+    Over,
+    /// It has to wait for upstream data and too many runs here do: it was released.
+    Crowded,
+    /// The bus or the store refuses something for good: why.
+    Refused(String),
 }
 
 /// Takes a run to its end, or to where it must be left to somebody else.
-pub async fn drive(deps: Deps, task: RunTask) {
+pub async fn drive(deps: Deps, task: RunTask) -> Outcome {
     let key = task.record.new.key.clone();
     let Some(voice) = Voice::of(deps, &task.record, task.lease.clone()) else {
-        tracing::error!(run = %key, "a run without an owner was started; it is left alone");
-        return;
+        return Outcome::Refused("the run was started without an owner".into());
     };
-    let outcome = match &task.record.end {
-        Some(end) => ending::send(&voice, end).await,
+    tokio::time::sleep(task.delay).await;
+    let driven = match &task.record.end {
+        Some(end) => ending::send(&voice, end).await.map(|()| Outcome::Over),
         None => match opening::finished_uids(&voice, &task.record.progress).await {
             Ok(finished) => Driver::new(voice, task, finished).run().await,
             Err(silenced) => Err(silenced),
         },
     };
-    match outcome {
-        Ok(()) => {}
+    match driven {
+        Ok(outcome) => outcome,
         Err(Silenced::LeaseLost) => {
             tracing::warn!(run = %key, "stopped: the run's lease is lost");
+            Outcome::Over
         }
         Err(Silenced::Refused(problem)) => {
             tracing::error!(run = %key, problem, "the run is left to another try");
+            Outcome::Refused(problem)
         }
     }
 }
-
-type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 struct Driver {
     voice: Voice,
@@ -89,6 +104,7 @@ struct Driver {
     recording: Option<Boxed<Result<u64, Silenced>>>,
     reported: u64,
     silenced: Option<Silenced>,
+    crowded: bool,
 }
 
 /// What an activity leaves: its answer, and what it worked with.
@@ -98,11 +114,12 @@ struct Done {
     source: Option<Box<ArtifactSource>>,
     silenced: Option<Silenced>,
     reported: Option<u64>,
+    crowded: bool,
 }
 
 impl Done {
     fn of(input: Input) -> Self {
-        Self { input, session: None, source: None, silenced: None, reported: None }
+        Self { input, session: None, source: None, silenced: None, reported: None, crowded: false }
     }
 
     fn with(input: Input, session: Box<dyn Session>) -> Self {
@@ -145,11 +162,12 @@ impl Driver {
             queue: Vec::new(),
             recording: None,
             silenced: None,
+            crowded: false,
             voice,
         }
     }
 
-    async fn run(mut self) -> Result<(), Silenced> {
+    async fn run(mut self) -> Result<Outcome, Silenced> {
         self.perform(Effect::Announce);
         while !self.run.ended() {
             let wake = self.next().await;
@@ -161,16 +179,21 @@ impl Driver {
             self.show();
             self.start_recording();
         }
-        self.silenced.map_or(Ok(()), Err)
+        match self.silenced {
+            Some(silenced) => Err(silenced),
+            None if self.crowded => Ok(Outcome::Crowded),
+            None => Ok(Outcome::Over),
+        }
     }
 
     async fn next(&mut self) -> Wake {
+        let bound = self.silenced.is_none() && self.run.needs_lease();
         // Cancel-safe: receiving and watching lose nothing when dropped, and the two
         // futures are kept and polled again.
         tokio::select! {
             biased;
             Some(stop) = self.stops.recv() => Wake::Stop(stop),
-            () = lease_ended(&mut self.lease), if !self.run.abandoned() => Wake::LeaseEnded,
+            () = lease_ended(&mut self.lease), if bound => Wake::LeaseEnded,
             recorded = ready(&mut self.recording) => Wake::Recorded(recorded),
             done = ready(&mut self.activity) => Wake::Done(Box::new(done)),
         }
@@ -191,10 +214,14 @@ impl Driver {
             }
             Wake::Done(done) => {
                 self.activity = None;
-                let Done { input, session, source, silenced, reported } = *done;
+                let Done { input, session, source, silenced, reported, crowded } = *done;
                 self.session = self.session.take().or(session);
                 self.source = self.source.take().or(source);
                 self.reported = reported.unwrap_or(self.reported);
+                if crowded {
+                    self.crowded = true;
+                    return vec![self.make_room()];
+                }
                 silenced.map(|why| self.silence(why)).into_iter().chain([input]).collect()
             }
         }
@@ -209,8 +236,18 @@ impl Driver {
         Input::Stop(Stop { cause: StopCause::LeaseLost, deadline })
     }
 
+    /// Leaves the run to somebody else, as a worker that stops would.
+    fn make_room(&self) -> Input {
+        let deadline = self.voice.deps.clock.now() + self.voice.deps.settings.cancel_grace;
+        Input::Stop(Stop { cause: StopCause::Shutdown, deadline })
+    }
+
     fn show(&self) {
-        let now = RunView { state: self.run.state(), finished: self.run.progress().finished };
+        let now = RunView {
+            state: self.run.state(),
+            finished: self.run.progress().finished,
+            sealing: self.run.sealing(),
+        };
         self.view.send_if_modified(|view| std::mem::replace(view, now) != now);
     }
 
@@ -219,11 +256,14 @@ impl Driver {
         if self.recording.is_some() || self.queue.is_empty() || self.run.abandoned() {
             return;
         }
-        let mut progress = self.run.progress().clone();
-        progress.accepted = true;
-        progress.reported = self.reported;
+        let progress = self.progress();
         let group = std::mem::take(&mut self.queue);
         self.recording = Some(Box::pin(recorder::record(self.voice.clone(), group, progress)));
+    }
+
+    /// What the record is to say: the run was announced before anything else was done.
+    fn progress(&self) -> Progress {
+        Progress { accepted: true, reported: self.reported, ..self.run.progress().clone() }
     }
 
     fn perform(&mut self, effect: Effect) {
@@ -240,10 +280,8 @@ impl Driver {
                 self.last_words(async move { ending::seal(&voice, &end, complete).await });
             }
             Effect::Release => {
-                let voice = self.voice.clone();
-                self.last_words(async move {
-                    voice.write(|| voice.deps.store.release(&voice.fence)).await
-                });
+                let (voice, progress) = (self.voice.clone(), self.progress());
+                self.last_words(async move { ending::release(&voice, &progress).await });
             }
             Effect::Init => self.call(|mut session| async move {
                 Done::with(Input::Initialised(session.init().await), session)
@@ -358,13 +396,14 @@ impl Driver {
         let voice = self.voice.clone();
         let slot = self.slot.clone();
         self.activity = Some(Box::pin(async move {
-            let fetched = pull(&voice, &mut source, &slot).await;
-            let (batch, silenced) = match fetched {
-                Ok(batch) => (batch, None),
-                Err(silenced) => (None, Some(silenced)),
+            let (batch, silenced, crowded) = match pull(&voice, &mut source, &slot).await {
+                Ok(Pulled::Batch(batch)) => (Some(batch), None, false),
+                Ok(Pulled::End) => (None, None, false),
+                Ok(Pulled::Crowded) => (None, None, true),
+                Err(silenced) => (None, Some(silenced), false),
             };
             let input = Input::Fetched(Ok(batch));
-            Done { source: Some(source), silenced, ..Done::of(input) }
+            Done { source: Some(source), silenced, crowded, ..Done::of(input) }
         }));
     }
 
@@ -373,59 +412,5 @@ impl Driver {
         self.activity = Some(Box::pin(async move {
             Done { silenced: words.await.err(), ..Done::of(Input::Sealed) }
         }));
-    }
-}
-
-/// The next upstream batch; waits for one without a slot.
-async fn pull(
-    voice: &Voice,
-    source: &mut ArtifactSource,
-    slot: &Slot,
-) -> Result<Option<YieldedBatch>, Silenced> {
-    let source = tokio::sync::Mutex::new(source);
-    loop {
-        match voice.store(|| async { source.lock().await.poll().await }).await? {
-            Polled::Batch(batch) => {
-                slot.take_again().await;
-                return Ok(Some(batch));
-            }
-            Polled::End => {
-                slot.take_again().await;
-                return Ok(None);
-            }
-            Polled::Later(wait) => {
-                slot.give_back();
-                tokio::time::sleep(wait.max(Duration::from_millis(1))).await;
-            }
-        }
-    }
-}
-
-/// Resolves when the lease has ended without being renewed. Cancel-safe.
-async fn lease_ended(lease: &mut watch::Receiver<Lease>) {
-    loop {
-        let deadline = lease.borrow_and_update().deadline();
-        // Cancel-safe: both sides only wait.
-        tokio::select! {
-            () = tokio::time::sleep_until(deadline) => {
-                if !lease.borrow().holds(tokio::time::Instant::now()) {
-                    return;
-                }
-            }
-            changed = lease.changed() => {
-                if changed.is_err() {
-                    tokio::time::sleep_until(deadline).await;
-                    return;
-                }
-            }
-        }
-    }
-}
-
-/// The output of a future that may not be there. Cancel-safe: it stays where it is.
-async fn ready<T>(slot: &mut Option<Boxed<T>>) -> T {
-    match slot {
-        Some(future) => future.await,
-        None => std::future::pending().await,
     }
 }

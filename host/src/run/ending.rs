@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::voice::{Silenced, Voice};
 use crate::handler::FinalOutput;
 use crate::protocol::{FINAL_UID, Null, RunEvent};
-use crate::store::{Fenced, NewComplete, RunEnd};
+use crate::store::{Fenced, NewComplete, Progress, RunEnd};
 use crate::types::WorkerId;
 
 /// Writes the complete artifact if there is one, then the end, then sends it.
@@ -35,7 +35,17 @@ pub async fn seal(
 /// Sends an end that is in the record, and notes that it was sent.
 pub async fn send(voice: &Voice, end: &RunEnd) -> Result<(), Silenced> {
     voice.send(&events(end, &voice.owner.worker_id)).await?;
-    voice.write(|| voice.deps.store.end_sent(&voice.fence)).await
+    // A refusal is no news: a try whose answer was lost has freed the lease already.
+    voice.store(|| voice.deps.store.end_sent(&voice.fence)).await.map(|_| ())
+}
+
+/// Gives an unfinished run back. What was reported is noted first, so that the next owner
+/// does not say it again.
+pub async fn release(voice: &Voice, progress: &Progress) -> Result<(), Silenced> {
+    let store = &voice.deps.store;
+    voice.write(|| store.save_progress(&voice.fence, progress)).await?;
+    // As above: refused is released.
+    voice.store(|| store.release(&voice.fence)).await.map(|_| ())
 }
 
 async fn is_ours(voice: &Voice, end: &RunEnd) -> Result<bool, Silenced> {

@@ -12,8 +12,9 @@ mod recorder;
 mod slot;
 pub mod state;
 mod voice;
+mod wait;
 
-pub use slot::{Slot, Slots};
+pub use slot::{MAX_WAITING, Slot, Slots};
 
 use std::sync::Arc;
 

@@ -19,6 +19,10 @@ const POLL: Duration = Duration::from_millis(20);
 /// How often what is too old is removed.
 const UPKEEP: Duration = Duration::from_secs(3600);
 
+/// The pause between two tries to begin a transaction. SQLite's own pauses grow to 100 ms,
+/// in which another process that writes all the time takes every turn.
+const RETRY: Duration = Duration::from_millis(1);
+
 /// Jobs of one transaction.
 const MAX_GROUP: usize = 64;
 
@@ -55,15 +59,8 @@ pub(super) enum Message {
 }
 
 impl Message {
-    fn deadline(&self) -> Option<Instant> {
-        match self {
-            Self::Job { job, .. } => job.deadline,
-            Self::Chore(_) | Self::Listening => None,
-        }
-    }
-
     fn expired(&self) -> bool {
-        self.deadline().is_some_and(|deadline| deadline <= Instant::now())
+        matches!(self, Self::Job { job, .. } if job.expired())
     }
 }
 
@@ -185,16 +182,15 @@ impl Writer {
             if messages.is_empty() {
                 return None;
             }
-            let deadlines = messages.iter().filter_map(Message::deadline);
-            let wait_until = deadlines.min().map_or(until, |deadline| deadline.min(until));
-            let wait = wait_until.saturating_duration_since(Instant::now());
             let begun = self
                 .connection
-                .busy_timeout(wait)
+                .busy_timeout(Duration::ZERO)
                 .and_then(|()| execute(&self.connection, "BEGIN IMMEDIATE"));
             match begun {
                 Ok(()) => return Some(messages),
-                Err(error) if is_busy(&error) && Instant::now() < until => {}
+                Err(error) if is_busy(&error) && Instant::now() < until => {
+                    std::thread::sleep(RETRY);
+                }
                 Err(error) => {
                     let failure = Failure::of_sql(&self.shared.path, &error);
                     for message in messages {
@@ -278,6 +274,7 @@ impl Writer {
     }
 
     fn upkeep(&mut self) {
+        let _ = self.connection.busy_timeout(self.busy);
         let done = schema::prune(&self.connection, &self.shared, Clock::system().wall());
         // What could not be removed now is too old an hour later, too.
         let more = done.unwrap_or_else(|error| {

@@ -1,6 +1,8 @@
 //! What a worker says about itself, to coordinators and to `flowkit status`.
 
-use serde_json::{Map, json};
+use serde_json::{Map, Value, json};
+
+use tokio::time::{Instant, timeout_at};
 
 use crate::bus::OutMessage;
 use crate::health::Part;
@@ -8,8 +10,8 @@ use crate::protocol::{Envelope, Online, offline, online};
 use crate::run::Deps;
 use crate::store::WorkerRecord;
 
-/// Sends WORKER_ONLINE and writes the worker's record.
-pub async fn present(deps: Deps, running: usize) {
+/// Sends WORKER_ONLINE and writes the worker's record; `troubles` is for people.
+pub async fn present(deps: Deps, running: usize, troubles: Value) {
     let settings = &deps.settings;
     let now = deps.clock.wall();
     let contents = Online {
@@ -25,32 +27,35 @@ pub async fn present(deps: Deps, running: usize) {
         capacity: settings.max_concurrent_tasks,
         running,
         updated_at: now,
-        health: json!({"parts": deps.health.describe()}),
+        health: json!({"parts": deps.health.describe(), "troubles": troubles}),
     };
     match deps.store.put_worker(&record).await {
         Ok(()) => deps.health.answered(Part::Store, now),
         Err(error) => deps.health.failed(Part::Store, &error.to_string(), now),
     }
-    publish(&deps, &online(&settings.worker_id, &contents, now)).await;
+    let deadline = deps.clock.now() + settings.announce_interval;
+    publish(&deps, &online(&settings.worker_id, &contents, now), deadline).await;
 }
 
-/// Removes the worker's record and sends WORKER_OFFLINE: the last thing it says.
-pub async fn leave(deps: &Deps) {
+/// Removes the worker's record and sends WORKER_OFFLINE, the last thing it says, if both
+/// can be done until `deadline`.
+pub async fn leave(deps: &Deps, deadline: Instant) {
     let settings = &deps.settings;
-    if let Err(error) = deps.store.remove_worker(&settings.worker_id).await {
-        tracing::warn!(%error, "the worker's record stays behind");
+    match timeout_at(deadline, deps.store.remove_worker(&settings.worker_id)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "the worker's record stays behind"),
+        Err(_) => tracing::warn!("the store did not answer; the worker's record stays behind"),
     }
-    publish(deps, &offline(&settings.worker_id, deps.clock.wall())).await;
+    publish(deps, &offline(&settings.worker_id, deps.clock.wall()), deadline).await;
 }
 
-async fn publish(deps: &Deps, envelope: &Envelope) {
+async fn publish(deps: &Deps, envelope: &Envelope, deadline: Instant) {
     let message = OutMessage {
         topic: deps.settings.topics.announce.clone(),
         key: None,
         value: envelope.encode(),
         headers: Vec::new(),
     };
-    let deadline = deps.clock.now() + deps.settings.shutdown_grace;
     match deps.bus.publish(&[message], Some(deadline)).await {
         Ok(()) => deps.health.answered(Part::Bus, deps.clock.wall()),
         Err(error) => deps.health.failed(Part::Bus, &error.to_string(), deps.clock.wall()),

@@ -45,15 +45,24 @@ pub struct Held {
 impl HeldRuns {
     /// Starts driving an acquired run. An older attempt of it is superseded.
     pub fn start(&mut self, deps: &Deps, grant: Grant, events: mpsc::Sender<Event>) {
-        let Grant { record, hold, slot, asked_at, cancelled } = grant;
+        let Grant { record, hold, slot, asked_at, cancelled, delay } = grant;
         let (Some(fence), Some(owner)) = (record.fence(), record.owner.clone()) else { return };
+        // Grants come from several tasks and may overtake each other.
+        let newer = |held: &Held| held.fence.lease_no > fence.lease_no;
+        if self.get(&record.new.key).is_some_and(newer) {
+            return;
+        }
         let key = record.new.key.clone();
         let address =
             RunAddress { key: key.clone(), role: record.new.role.clone(), epoch: record.new.epoch };
         let settings = &deps.settings;
         let (lease, lease_seen) = watch::channel(Lease::granted(asked_at, settings.lease_ttl));
         let (stops, stops_seen) = mpsc::channel(STOPS);
-        let view = RunView { state: RunState::Running, finished: record.progress.finished };
+        let view = RunView {
+            state: RunState::Running,
+            finished: record.progress.finished,
+            sealing: record.end.is_some(),
+        };
         let (view_shown, view) = watch::channel(view);
         let cancelled = cancelled.map(|reason| Stop {
             cause: StopCause::Cancel { source: CancelKind::Database, reason },
@@ -65,13 +74,14 @@ impl HeldRuns {
             stops: stops_seen,
             slot,
             cancelled,
+            delay,
             view: view_shown,
         };
-        let over = Event::RunOver { key: key.clone(), lease_no: fence.lease_no };
+        let (over, lease_no) = (key.clone(), fence.lease_no);
         let deps = deps.clone();
         let handle = tasks::spawn("run", async move {
-            drive(deps, task).await;
-            let _ = events.send(over).await;
+            let outcome = drive(deps, task).await;
+            let _ = events.send(Event::RunOver { key: over, lease_no, outcome }).await;
         });
         let held = Held { address, fence, owner, lease, stops, view, _task: handle, _hold: hold };
         if let Some(older) = self.current.insert(key, held) {
@@ -123,6 +133,11 @@ impl Held {
     /// The store renewed the lease for a request sent at `asked_at`.
     pub fn renewed(&self, asked_at: Instant) {
         self.lease.send_modify(|lease| lease.renew(asked_at));
+    }
+
+    /// How the run is.
+    pub fn view(&self) -> watch::Receiver<RunView> {
+        self.view.clone()
     }
 
     /// The lease.

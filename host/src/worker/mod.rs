@@ -9,11 +9,15 @@ mod duties;
 mod held;
 mod listen;
 mod mine;
+mod parked;
 mod run_loop;
 
+pub(crate) use duties::claim;
 pub use mine::{Hold, Mine};
+pub use parked::Parked;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -23,6 +27,7 @@ use crate::clock::Clock;
 use crate::handler::Handlers;
 use crate::health::Health;
 use crate::protocol::{Discover, RunAddress, Signal};
+use crate::run::driver::Outcome;
 use crate::run::{Deps, Slot};
 use crate::settings::Settings;
 use crate::store::{NodeView, RunRecord, Store};
@@ -51,7 +56,7 @@ impl Worker {
     /// or reach the grace, leases are released. An error means that the worker could not
     /// begin or go on, and says what to change.
     pub async fn run(self, shutdown: Shutdown) -> anyhow::Result<()> {
-        run_loop::Loop::start(self.deps).await?.run(shutdown).await
+        run_loop::Loop::start(self.deps, shutdown).await?.run().await
     }
 }
 
@@ -76,6 +81,11 @@ impl Shutdown {
         self.0.send_replace(true);
     }
 
+    /// Whether somebody has asked.
+    pub fn has_begun(&self) -> bool {
+        *self.0.borrow()
+    }
+
     /// Resolves once somebody has asked. Cancel-safe.
     pub async fn begun(&self) {
         let mut asked = self.0.subscribe();
@@ -96,13 +106,15 @@ pub struct Grant {
     pub asked_at: Instant,
     /// It was cancelled before it began: why.
     pub cancelled: Option<String>,
+    /// How long to wait before it is answered.
+    pub delay: Duration,
 }
 
 /// Everything that can happen to a worker.
 pub enum Event {
     /// A run became this worker's.
     Granted(Box<Grant>),
-    /// A newer attempt was recorded without an owner: an older one here is superseded.
+    /// A newer attempt was recorded and waits for an owner: an older one here is superseded.
     Queued {
         /// The run.
         key: RunKey,
@@ -126,7 +138,11 @@ pub enum Event {
         key: RunKey,
         /// The acquisition under which it was driven.
         lease_no: LeaseNo,
+        /// How it was left.
+        outcome: Outcome,
     },
+    /// A role's intake has stopped, as the worker that drains wants it to.
+    IntakeOver,
     /// The store was asked to renew leases.
     Renewed {
         /// When.

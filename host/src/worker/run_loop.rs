@@ -1,6 +1,6 @@
 //! The loop: waits for the next event and says in a few lines what each one means.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -8,23 +8,40 @@ use rand::RngExt as _;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
+use super::duties::{self, Beat, Claims};
 use super::held::{Held, HeldRuns};
-use super::{Event, Grant, Mine, Shutdown, announce, duties, listen};
+use super::{Event, Grant, Mine, Parked, Shutdown, announce, listen};
 use crate::bus::Topic;
 use crate::discovery;
 use crate::intake::Intake;
 use crate::protocol::{Discover, LeaseInfo, RunAddress, RunEvent, Signal};
+use crate::run::driver::Outcome;
 use crate::run::state::{CancelKind, StopCause};
 use crate::run::{Deps, Slots};
 use crate::store::NodeView;
 use crate::tasks::{self, TaskHandle};
-use crate::types::Fence;
+use crate::types::{Epoch, Fence, LeaseNo, RunKey};
 
 /// Events that may wait for the loop.
 const EVENTS: usize = 1_024;
 
 /// Signals for runs that are not here (yet) which are remembered.
 const REMEMBERED_SIGNALS: usize = 1_000;
+
+/// Nodes whose refusals are counted.
+const REMEMBERED_REFUSALS: usize = 10_000;
+
+/// The wait before a cancelled node's second refusal, and the longest.
+const REFUSAL_DELAYS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// How long a run is left alone that the bus or the store refused: at first, at most.
+const REFUSED_WAITS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
+
+/// How long a run is left alone that found too many others waiting: at first, at most.
+const CROWDED_WAITS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
+
+/// The least time for saying goodbye.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A worker at work.
 pub struct Loop {
@@ -36,8 +53,12 @@ pub struct Loop {
     sender: mpsc::Sender<Event>,
     ticks: Ticks,
     early_signals: VecDeque<Signal>,
+    refused: HashMap<RunKey, u32>,
+    parked: Parked,
     claiming: bool,
+    shutdown: Shutdown,
     intakes: Vec<TaskHandle<()>>,
+    intakes_at_work: usize,
     listeners: Vec<TaskHandle<()>>,
     errands: Vec<TaskHandle<()>>,
 }
@@ -90,7 +111,7 @@ impl Ticks {
 
 impl Loop {
     /// Opens what the worker reads from and begins to read.
-    pub async fn start(deps: Deps) -> anyhow::Result<Self> {
+    pub async fn start(deps: Deps, shutdown: Shutdown) -> anyhow::Result<Self> {
         let topics = &deps.settings.topics;
         let roles = deps.handlers.roles();
         let mut all: Vec<Topic> = [&topics.announce, &topics.query, &topics.reply, &topics.signals]
@@ -107,12 +128,16 @@ impl Loop {
         let slots = Slots::new(deps.settings.max_concurrent_tasks);
         let mine = Mine::default();
         let (sender, events) = mpsc::channel(EVENTS);
-        let intakes = roles.into_iter().map(|role| {
-            let (deps, slots, events) = (deps.clone(), slots.clone(), sender.clone());
-            let mine = mine.clone();
-            tasks::spawn("intake", Intake { deps, role, slots, mine, events }.run())
-        });
-        let intakes = intakes.collect();
+        let intake = |role| Intake {
+            deps: deps.clone(),
+            role,
+            slots: slots.clone(),
+            mine: mine.clone(),
+            events: sender.clone(),
+            shutdown: shutdown.clone(),
+        };
+        let intakes: Vec<_> =
+            roles.into_iter().map(|role| tasks::spawn("intake", intake(role).run())).collect();
         let listeners = vec![
             tasks::spawn("signals", listen::signals(deps.clone(), signals, sender.clone())),
             tasks::spawn("queries", listen::queries(deps.clone(), queries, sender.clone())),
@@ -125,7 +150,11 @@ impl Loop {
             events,
             sender,
             early_signals: VecDeque::new(),
+            refused: HashMap::new(),
+            parked: Parked::default(),
             claiming: false,
+            shutdown,
+            intakes_at_work: intakes.len(),
             intakes,
             listeners,
             errands: Vec::new(),
@@ -133,40 +162,45 @@ impl Loop {
         })
     }
 
-    /// Works until `shutdown` begins, then drains.
-    pub async fn run(mut self, shutdown: Shutdown) -> anyhow::Result<()> {
+    /// Works until the shutdown begins, or until it cannot go on, then drains.
+    pub async fn run(mut self) -> anyhow::Result<()> {
         tracing::info!(worker_id = %self.deps.settings.worker_id, "the worker is at work");
-        loop {
+        let shutdown = self.shutdown.clone();
+        let worked = loop {
             // Cancel-safe: receiving, ticks and waiting for the shutdown lose nothing.
-            tokio::select! {
+            let went = tokio::select! {
                 biased;
-                () = shutdown.begun() => break,
-                Some(event) = self.events.recv() => self.on_event(event)?,
-                tick = self.ticks.next() => self.on_tick(tick),
+                () = shutdown.begun() => break Ok(()),
+                Some(event) = self.events.recv() => self.on_event(event),
+                tick = self.ticks.next() => Ok(self.on_tick(tick)),
+            };
+            if went.is_err() {
+                break went;
             }
-        }
+        };
+        shutdown.begin();
         self.drain().await;
-        Ok(())
+        worked
     }
 
     fn on_event(&mut self, event: Event) -> anyhow::Result<()> {
         match event {
             Event::Granted(grant) => self.on_granted(*grant),
             Event::Queued { key, epoch } => {
-                self.held.supersede(&key, epoch, self.deps.settings.cancel_grace);
+                self.on_queued(&key, epoch);
+                self.look_for_runs();
             }
-            Event::CancelCommand { address, reason } => {
-                self.cancel(&address, CancelKind::Command, &reason, None);
-            }
+            Event::CancelCommand { address, reason } => self.on_cancel_command(address, reason),
             Event::Signal(signal) => self.on_signal(signal),
             Event::Query(query) => self.on_query(query),
-            Event::RunOver { key, lease_no } => {
-                self.held.over(&key, lease_no);
+            Event::RunOver { key, lease_no, outcome } => {
+                self.on_run_over(&key, lease_no, outcome);
                 self.look_for_runs();
             }
             Event::Renewed { asked_at, asked, lost } => self.on_renewed(asked_at, &asked, &lost),
             Event::Views(views) => self.on_views(&views),
             Event::ClaimsDone => self.claiming = false,
+            Event::IntakeOver => self.intakes_at_work -= 1,
             Event::Broken(problem) => anyhow::bail!(problem),
         }
         Ok(())
@@ -191,7 +225,9 @@ impl Loop {
             }
             Tick::Claim => self.look_for_runs(),
             Tick::Announce => {
-                self.errand("announce", announce::present(self.deps.clone(), self.held.len()));
+                let troubles = self.parked.describe(self.deps.clock.now());
+                let present = announce::present(self.deps.clone(), self.held.len(), troubles);
+                self.errand("announce", present);
             }
         }
     }
@@ -206,7 +242,55 @@ impl Loop {
             let early = self.early_signals.remove(at).map(|signal| signal.reason);
             grant.cancelled = grant.cancelled.or(early);
         }
+        if grant.cancelled.is_some() || grant.record.end.is_some() {
+            grant.slot = self.slots.without();
+        }
+        grant.delay = self.refusal_delay(&address.key, grant.cancelled.is_some());
         self.held.start(&self.deps, grant, self.sender.clone());
+    }
+
+    /// A coordinator may start a cancelled node again and again: each is answered, more
+    /// slowly each time.
+    fn refusal_delay(&mut self, key: &RunKey, cancelled: bool) -> Duration {
+        if !cancelled {
+            self.refused.remove(key);
+            return Duration::ZERO;
+        }
+        if self.refused.len() >= REMEMBERED_REFUSALS {
+            self.refused.clear();
+        }
+        let times = self.refused.entry(key.clone()).or_default();
+        *times = times.saturating_add(1);
+        match times.checked_sub(2) {
+            None => Duration::ZERO,
+            Some(doublings) => {
+                (REFUSAL_DELAYS.0 * 2u32.pow(doublings.min(16))).min(REFUSAL_DELAYS.1)
+            }
+        }
+    }
+
+    fn on_queued(&mut self, key: &RunKey, epoch: Epoch) {
+        self.parked.forget(key);
+        self.held.supersede(key, epoch, self.deps.settings.cancel_grace);
+    }
+
+    fn on_run_over(&mut self, key: &RunKey, lease_no: LeaseNo, outcome: Outcome) {
+        let now = self.deps.clock.now();
+        match outcome {
+            Outcome::Over => self.parked.forget(key),
+            Outcome::Crowded => {
+                let problem = "too many runs of this worker wait for upstream data";
+                self.parked.park(key, CROWDED_WAITS, problem.into(), now);
+            }
+            Outcome::Refused(problem) => self.parked.park(key, REFUSED_WAITS, problem, now),
+        }
+        self.held.over(key, lease_no);
+    }
+
+    fn on_cancel_command(&mut self, address: RunAddress, reason: String) {
+        if !self.cancel(&address, CancelKind::Command, &reason, None) {
+            self.remember(Signal { address, target_worker_id: None, reason, deadline: None });
+        }
     }
 
     fn on_signal(&mut self, signal: Signal) {
@@ -216,11 +300,15 @@ impl Loop {
         }
         let left = signal.deadline.map(|at| at.since(self.deps.clock.wall()));
         if !self.cancel(&signal.address, CancelKind::Signal, &signal.reason, left) {
-            // Between attempts it may come before the command it is about.
-            self.early_signals.push_back(signal);
-            if self.early_signals.len() > REMEMBERED_SIGNALS {
-                self.early_signals.pop_front();
-            }
+            self.remember(signal);
+        }
+    }
+
+    /// Between attempts a cancel may come before the command it is about.
+    fn remember(&mut self, signal: Signal) {
+        self.early_signals.push_back(signal);
+        if self.early_signals.len() > REMEMBERED_SIGNALS {
+            self.early_signals.pop_front();
         }
     }
 
@@ -270,12 +358,12 @@ impl Loop {
             }
             held.renewed(asked_at);
             let left = held.lease().deadline().saturating_duration_since(now);
-            let beat = RunEvent::TaskHeartbeat(LeaseInfo {
+            let event = RunEvent::TaskHeartbeat(LeaseInfo {
                 worker_id: held.owner.worker_id.clone(),
                 lease_id: held.owner.lease_id.clone(),
                 lease_deadline_ts_ms: self.deps.clock.wall().plus(left),
             });
-            beats.push((held.address.clone(), beat));
+            beats.push(Beat { address: held.address.clone(), event, view: held.view() });
         }
         if !beats.is_empty() {
             self.errand("heartbeats", duties::heartbeats(self.deps.clone(), beats));
@@ -295,28 +383,35 @@ impl Loop {
     }
 
     fn look_for_runs(&mut self) {
-        if self.claiming || self.slots.free() == 0 {
+        if self.claiming || self.shutdown.has_begun() {
             return;
         }
         self.claiming = true;
-        let (slots, mine) = (self.slots.clone(), self.mine.clone());
-        let claim = duties::claim(self.deps.clone(), slots, mine, self.sender.clone());
-        self.errand("claim", claim);
+        let claims = Claims {
+            deps: self.deps.clone(),
+            slots: self.slots.clone(),
+            mine: self.mine.clone(),
+            parked: self.parked.clone(),
+            events: self.sender.clone(),
+            shutdown: self.shutdown.clone(),
+        };
+        self.errand("claim", claims.look());
     }
 
-    /// No new commands; runs finish their batch or reach the grace and are released.
+    /// No new commands; runs finish their batch or reach the grace and are released. What
+    /// intake and claims are about to acquire is waited for and released as well.
     async fn drain(mut self) {
         let grace = self.deps.settings.shutdown_grace;
-        let deadline = self.deps.clock.now() + grace;
+        let last = self.deps.clock.now() + grace;
+        // What the guests leave of the grace is for the last writes.
+        let guests = self.deps.settings.cancel_grace.min(grace.mul_f64(0.75));
+        let deadline = self.deps.clock.now() + guests;
         tracing::info!(runs = self.held.len(), grace_sec = grace.as_secs_f64(), "stopping");
-        self.intakes.clear();
         self.listeners.clear();
         for held in self.held.iter() {
             held.stop(StopCause::Shutdown, deadline);
         }
-        // What the guests leave of the grace is for the last writes, and a little more.
-        let last = deadline + Duration::from_secs(2);
-        while self.held.len() > 0 {
+        while self.held.len() > 0 || self.claiming || self.intakes_at_work > 0 {
             // Cancel-safe: receiving and ticks lose nothing.
             tokio::select! {
                 biased;
@@ -328,12 +423,13 @@ impl Loop {
                 }
             }
         }
-        announce::leave(&self.deps).await;
+        self.intakes.clear();
+        announce::leave(&self.deps, last.max(self.deps.clock.now() + LAST_WORDS)).await;
     }
 
     fn on_drain_event(&mut self, event: Event, deadline: Instant) {
         match event {
-            Event::RunOver { key, lease_no } => self.held.over(&key, lease_no),
+            Event::RunOver { key, lease_no, .. } => self.held.over(&key, lease_no),
             Event::Renewed { asked_at, asked, lost } => self.on_renewed(asked_at, &asked, &lost),
             Event::Views(views) => self.on_views(&views),
             // Acquired while stopping: it is started to be released at once.
@@ -344,12 +440,11 @@ impl Loop {
                     held.stop(StopCause::Shutdown, deadline);
                 }
             }
-            Event::Queued { .. }
-            | Event::CancelCommand { .. }
-            | Event::Signal(_)
-            | Event::Query(_)
-            | Event::ClaimsDone
-            | Event::Broken(_) => {}
+            Event::Queued { key, epoch } => self.on_queued(&key, epoch),
+            Event::CancelCommand { address, reason } => self.on_cancel_command(address, reason),
+            Event::ClaimsDone => self.claiming = false,
+            Event::IntakeOver => self.intakes_at_work -= 1,
+            Event::Signal(_) | Event::Query(_) | Event::Broken(_) => {}
         }
     }
 

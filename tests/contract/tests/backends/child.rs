@@ -42,7 +42,9 @@ fn acts_on_its_order() {
             Ok(_) => println!("\nerror: it was opened"),
             Err(error) => println!("\nerror: {error}"),
         },
-        "write" => crate::kill::write_until_killed(Path::new(path)),
+        "write" => crate::kill::write_until_killed(Path::new(path), "n"),
+        "write-first" => crate::kill::write_until_killed(Path::new(path), "first"),
+        "write-second" => crate::kill::write_until_killed(Path::new(path), "second"),
         "hold" => crate::kill::hold_until_killed(Path::new(path)),
         other => panic!("unknown order {other}"),
     }

@@ -48,15 +48,16 @@ fn block_on<F: Future>(future: F) -> F::Output {
 
 /// The child: publishes, writes artifacts and progress, and says a number once all of it
 /// was acknowledged.
-pub fn write_until_killed(path: &Path) {
+pub fn write_until_killed(path: &Path, node: &str) {
     block_on(async {
         let db = Database::open(path).unwrap();
-        db.register_worker(&worker("writer")).await.unwrap();
+        let name = format!("writer-{node}");
+        db.register_worker(&worker(&name)).await.unwrap();
         let (bus, store) = (EmbeddedBus::new(db.clone()), store(&db));
-        let key = key("t", "n");
-        let _ = store.admit(&new_run(&key, 1, &role()), Some(&owner("writer"))).await.unwrap();
+        let key = key("t", node);
+        let _ = store.admit(&new_run(&key, 1, &role()), Some(&owner(&name))).await.unwrap();
         let run = stored(&store, &key).await;
-        let run = store.claim(&run, &owner("writer")).await.unwrap().expect("nobody else runs");
+        let run = store.claim(&run, &owner(&name)).await.unwrap().expect("nobody else runs");
         let held = run.fence().expect("it was claimed");
         say("");
         for n in run.progress.finished.. {
@@ -128,6 +129,53 @@ fn nothing_acknowledged_is_lost() {
             }
         });
     }
+}
+
+/// A child that dies while it makes the file leaves one that the next can use.
+#[test]
+fn a_file_can_be_left_half_made() {
+    let seed = 7;
+    let mut random = StdRng::seed_from_u64(seed);
+    for round in 0..12 {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("flowkit.db");
+        let mut child = crate::child::start("write", &path);
+        let began = Instant::now();
+        while !path.exists() && began.elapsed() < Duration::from_secs(30) {
+            std::thread::yield_now();
+        }
+        std::thread::sleep(Duration::from_micros(random.random_range(0..8_000)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let opened = Database::open(&path);
+        assert!(opened.is_ok(), "round {round}, seed {seed}: {:?}", opened.err());
+        block_on(async {
+            let messages = [message(&topic(), None, "x")];
+            EmbeddedBus::new(opened.unwrap()).publish(&messages, None).await.unwrap();
+        });
+    }
+}
+
+/// Two that write to one file, killed one after the other, lose nothing of each other's.
+#[test]
+fn writers_do_not_hurt_each_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("flowkit.db");
+    let first = crate::child::start("write-first", &path);
+    let second = crate::child::start("write-second", &path);
+    let done = [("first", kill_after(first, 60)), ("second", kill_after(second, 60))];
+    block_on(async {
+        let store = store(&Database::open(&path).unwrap());
+        for (node, last) in done {
+            let run = stored(&store, &key("t", node)).await;
+            assert!(run.progress.finished > last.expect("it did something"), "{node}");
+            let artifacts = scan(&store, &key("t", node), 1000).await;
+            assert!(artifacts.len() as u64 >= run.progress.finished, "{node}");
+        }
+    });
+    let file = rusqlite::Connection::open(&path).unwrap();
+    let verdict: String = file.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+    assert_eq!(verdict, "ok");
 }
 
 /// The child: a worker that owns a run, coordinates and has a message in its hands.

@@ -98,4 +98,6 @@ impl Guest for Rogue {
     }
 }
 
+// Natively the exports' names are no symbols that a linker takes.
+#[cfg(target_family = "wasm")]
 bindings::export!(Rogue with_types_in bindings);

@@ -1,0 +1,290 @@
+//! What lies between a worker and its bus and store in these tests: every call takes
+//! time, may be refused, may lose its answer, and may be the last one before a crash.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use flowkit::bus::memory::MemoryBus;
+use flowkit::bus::{Bus, BusError, GroupConsumer, InMessage, OutMessage, Tail, Topic};
+use flowkit::clock::UnixMs;
+use flowkit::store::memory::MemoryStore;
+use flowkit::store::*;
+use flowkit::types::{Epoch, Fence, NodeId, Role, RunKey, TaskId, WorkerId};
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use tokio::time::Instant;
+
+/// One worker's line to the world. Clones are the same line.
+#[derive(Clone)]
+pub struct Line(Arc<Mutex<State>>);
+
+struct State {
+    rng: StdRng,
+    /// Longest time a call takes on its way there, and on its way back.
+    delay: Duration,
+    store_down: bool,
+    bus_down: bool,
+    /// Of a thousand answers, how many are lost after the call took effect.
+    lost_answers: u32,
+    effects: u64,
+    crash_at: Option<u64>,
+    refused: Option<(&'static str, StoreError)>,
+}
+
+impl Line {
+    /// A line on which every call takes up to `delay` each way.
+    pub fn new(seed: u64, delay: Duration) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            rng: StdRng::seed_from_u64(seed),
+            delay,
+            store_down: false,
+            bus_down: false,
+            lost_answers: 0,
+            effects: 0,
+            crash_at: None,
+            refused: None,
+        })))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+
+    pub fn store_down(&self, down: bool) {
+        self.state().store_down = down;
+    }
+
+    pub fn bus_down(&self, down: bool) {
+        self.state().bus_down = down;
+    }
+
+    /// Of a thousand answers, this many are lost after the call took effect.
+    pub fn lose_answers(&self, of_a_thousand: u32) {
+        self.state().lost_answers = of_a_thousand;
+    }
+
+    /// The worker gets no further than to the `at`-th change it makes: an even number
+    /// stops it before change `at / 2`, an odd one after it.
+    pub fn crash_at(&self, at: u64) {
+        self.state().crash_at = Some(at);
+    }
+
+    /// Whether it has got there.
+    pub fn crashed(&self) -> bool {
+        let state = self.state();
+        state.crash_at.is_some_and(|at| state.effects > at)
+    }
+
+    /// One kind of call is refused for good.
+    pub fn refuse(&self, call: &'static str, why: Option<StoreError>) {
+        self.state().refused = why.map(|why| (call, why));
+    }
+
+    async fn travel(&self) {
+        let delay = {
+            let mut state = self.state();
+            let longest = u64::try_from(state.delay.as_millis()).unwrap();
+            if longest == 0 { 0 } else { state.rng.random_range(0..=longest) }
+        };
+        if delay > 0 {
+            tokio::time::sleep(Duration::from_millis(delay)).await;
+        }
+    }
+
+    /// A place at which the process may be killed.
+    async fn mortal(&self) {
+        let dies = {
+            let mut state = self.state();
+            state.effects += 1;
+            state.crash_at.is_some_and(|at| state.effects > at)
+        };
+        if dies {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    fn passes(&self, call: &'static str) -> Result<(), StoreError> {
+        let state = self.state();
+        if state.store_down {
+            return Err(StoreError::Unavailable("the line is cut".into()));
+        }
+        match &state.refused {
+            Some((refused, why)) if *refused == call => Err(why.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    async fn there(&self, call: &'static str, changes: bool) -> Result<(), StoreError> {
+        self.travel().await;
+        self.passes(call)?;
+        if changes {
+            self.mortal().await;
+        }
+        Ok(())
+    }
+
+    async fn back(&self, changes: bool) -> Result<(), StoreError> {
+        if changes {
+            self.mortal().await;
+        }
+        self.travel().await;
+        let mut state = self.state();
+        let lost = state.lost_answers;
+        if state.store_down || (lost > 0 && state.rng.random_range(0..1000) < lost) {
+            return Err(StoreError::Unavailable("the answer was lost".into()));
+        }
+        Ok(())
+    }
+}
+
+/// The bus at the end of a line.
+pub struct FarBus {
+    pub line: Line,
+    pub bus: MemoryBus,
+}
+
+#[async_trait]
+impl Bus for FarBus {
+    async fn ensure_topics(&self, topics: &[Topic]) -> Result<(), BusError> {
+        self.bus.ensure_topics(topics).await
+    }
+
+    async fn publish(
+        &self,
+        messages: &[OutMessage],
+        deadline: Option<Instant>,
+    ) -> Result<(), BusError> {
+        self.line.travel().await;
+        if self.line.state().bus_down {
+            return Err(BusError::Unavailable("the line is cut".into()));
+        }
+        self.line.mortal().await;
+        self.bus.publish(messages, deadline).await?;
+        self.line.mortal().await;
+        self.line.travel().await;
+        let mut state = self.line.state();
+        let lost = state.lost_answers;
+        if lost > 0 && state.rng.random_range(0..1000) < lost {
+            return Err(BusError::Unavailable("the answer was lost".into()));
+        }
+        Ok(())
+    }
+
+    async fn subscribe(
+        &self,
+        group: &str,
+        topics: &[Topic],
+    ) -> Result<Box<dyn GroupConsumer>, BusError> {
+        let inner = self.bus.subscribe(group, topics).await?;
+        Ok(Box::new(FarConsumer { line: self.line.clone(), inner }))
+    }
+
+    async fn tail(&self, topics: &[Topic]) -> Result<Box<dyn Tail>, BusError> {
+        let inner = self.bus.tail(topics).await?;
+        Ok(Box::new(FarTail { line: self.line.clone(), inner }))
+    }
+}
+
+struct FarConsumer {
+    line: Line,
+    inner: Box<dyn GroupConsumer>,
+}
+
+#[async_trait]
+impl GroupConsumer for FarConsumer {
+    async fn next(&mut self) -> Result<InMessage, BusError> {
+        while self.line.state().bus_down {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        self.inner.next().await
+    }
+
+    async fn commit(&mut self, message: &InMessage) -> Result<(), BusError> {
+        self.line.mortal().await;
+        self.inner.commit(message).await?;
+        self.line.mortal().await;
+        Ok(())
+    }
+
+    async fn pause(&mut self, topic: &Topic, paused: bool) -> Result<(), BusError> {
+        self.inner.pause(topic, paused).await
+    }
+}
+
+struct FarTail {
+    line: Line,
+    inner: Box<dyn Tail>,
+}
+
+#[async_trait]
+impl Tail for FarTail {
+    async fn next(&mut self) -> Result<InMessage, BusError> {
+        while self.line.state().bus_down {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        self.inner.next().await
+    }
+}
+
+/// The store at the end of a line.
+pub struct FarStore {
+    pub line: Line,
+    pub store: MemoryStore,
+}
+
+macro_rules! far {
+    ($trait:ident { $($changes:literal $name:ident($($arg:ident: $type:ty),*) -> $output:ty;)* }) => {
+        #[async_trait]
+        impl $trait for FarStore {
+            $(async fn $name(&self, $($arg: $type),*) -> Result<$output, StoreError> {
+                self.line.there(stringify!($name), $changes).await?;
+                let done = self.store.$name($($arg),*).await?;
+                self.line.back($changes).await?;
+                Ok(done)
+            })*
+        }
+    };
+}
+
+far!(RunStore {
+    true admit(run: &NewRun, owner: Option<&Owner>) -> Admitted;
+    false run(key: &RunKey) -> Option<RunRecord>;
+    false runs_of_task(task_id: &TaskId) -> Vec<RunRecord>;
+    false claimable(query: &ClaimQuery) -> Vec<RunRecord>;
+    true claim(seen: &RunRecord, owner: &Owner) -> Option<RunRecord>;
+    false renew(fences: &[Fence], deadline: UnixMs) -> Vec<Fence>;
+    true save_progress(fence: &Fence, progress: &Progress) -> Fenced;
+    true end(fence: &Fence, end: &RunEnd) -> Fenced;
+    true end_sent(fence: &Fence) -> Fenced;
+    true release(fence: &Fence) -> Fenced;
+    false queued(role: &Role) -> u64;
+});
+
+far!(ArtifactStore {
+    true write_partials(fence: &Fence, partials: &[NewPartial]) -> Fenced;
+    true write_complete(fence: &Fence, complete: &NewComplete) -> Fenced;
+    false complete_nodes(task_id: &TaskId, nodes: &[NodeId]) -> Vec<NodeId>;
+    false partials(key: &RunKey, from: &Cursor, limit: usize) -> Page;
+    false finished(
+        key: &RunKey, epoch: Epoch, range: std::ops::Range<u64>, limit: usize
+    ) -> Vec<FinishedBatch>;
+    true record_claims(claims: &[Claim]) -> ();
+});
+
+far!(TaskStore {
+    false views(keys: &[RunKey]) -> Vec<NodeView>;
+    false create_task(task: &TaskDoc) -> bool;
+    false task(id: &TaskId) -> Option<TaskDoc>;
+    false list_tasks(ended: usize) -> Vec<TaskDoc>;
+    false open_tasks() -> Vec<TaskDoc>;
+    false save_task(task: &TaskDoc) -> bool;
+    false request_cancel(id: &TaskId, reason: &str) -> bool;
+    false hold_coordination(worker_id: &WorkerId, now: UnixMs, ttl: Duration) -> bool;
+});
+
+far!(WorkerStore {
+    false put_worker(record: &WorkerRecord) -> ();
+    false remove_worker(worker_id: &WorkerId) -> ();
+    false workers() -> Vec<WorkerRecord>;
+});
