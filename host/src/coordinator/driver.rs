@@ -218,7 +218,7 @@ impl Host {
             return;
         }
         let last = async {
-            self.engine.flush(&mut ()).await?;
+            self.engine.flush().await?;
             let now = self.deps.clock.wall();
             self.deps.store.hold_coordination(&self.worker_id, now, Duration::ZERO).await?;
             Ok::<_, Trouble>(())

@@ -1,6 +1,7 @@
 //! Tasks under coordination: applies what happened, stores it, carries out the orders.
 //!
 //! The order is always: store the tasks, then send the orders, then commit what was read.
+//! A change that asks for nothing may wait a moment to be stored with others.
 //! A process that dies in between repeats the later steps: its successor reads the same
 //! messages again, and [`Task::on_begin`] repeats the orders.
 
@@ -15,11 +16,19 @@ use super::wire;
 use super::{Deps, Trouble, Watch};
 use crate::bus::{BusError, InMessage, OutMessage};
 use crate::protocol::Status;
-use crate::store::TaskDoc;
-use crate::types::TaskId;
+use crate::store::{StoreError, TaskDoc};
+use crate::types::{Role, TaskId};
 
 /// Shortest and longest wait while the bus or the store is out of reach.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// How long a change that asks for nothing may wait to be stored: a document holds a whole
+/// graph, and a busy one changes hundreds of times a second.
+const STORE_WITHIN: Duration = Duration::from_millis(250);
+
+/// How often the runs' records are asked for what was never heard, such as an end that
+/// was read by a coordinator that did not know yet that it had been replaced.
+const ASK_EVERY: Duration = Duration::from_secs(15);
 
 /// The tasks that this process coordinates now.
 pub(super) struct Engine {
@@ -27,14 +36,16 @@ pub(super) struct Engine {
     group: Option<&'static str>,
     feed: Option<Feed>,
     tasks: BTreeMap<TaskId, Held>,
+    /// When the records are next asked.
+    ask_at: Instant,
     /// How long the present outage lets the next try wait; zero when there is none.
     outage: Duration,
 }
 
 struct Held {
     task: Task,
-    /// Changed and not stored.
-    dirty: bool,
+    /// Changed and not stored: since when.
+    dirty: Option<Instant>,
     /// To be sent once it is stored.
     orders: Vec<Order>,
 }
@@ -49,16 +60,24 @@ pub(super) struct Over {
 }
 
 impl Held {
-    fn absorb(&mut self, step: Step) {
-        self.dirty |= step.changed;
+    fn absorb(&mut self, step: Step, now: Instant) {
+        if step.changed {
+            self.dirty.get_or_insert(now);
+        }
         self.orders.extend(step.orders);
+    }
+
+    /// Whether somebody waits for it to be stored.
+    fn is_urgent(&self) -> bool {
+        !self.orders.is_empty() || self.task.outcome().is_some()
     }
 }
 
 impl Engine {
     /// With a `group` what was read is remembered across processes.
     pub(super) fn new(deps: Deps, group: Option<&'static str>) -> Self {
-        Self { deps, group, feed: None, tasks: BTreeMap::new(), outage: Duration::ZERO }
+        let ask_at = deps.clock.now() + ASK_EVERY;
+        Self { deps, group, feed: None, tasks: BTreeMap::new(), ask_at, outage: Duration::ZERO }
     }
 
     /// Whether a task is coordinated here.
@@ -84,16 +103,15 @@ impl Engine {
             Ok(task) => task,
             Err(bad) => return Ok(Err(bad)),
         };
-        let mut held_dirty = false;
+        let mut dirty = None;
         if adopt && task.run_by().is_some() {
             task.adopt();
-            held_dirty = true;
+            dirty = Some(self.deps.clock.now());
         }
-        let mut roles = task.graph().roles();
+        let roles = task.graph().roles();
         let topics = wire::topics_of(&self.deps.topics, &roles);
         self.deps.bus.ensure_topics(&topics).await?;
         if self.feed.as_ref().is_none_or(|feed| !feed.covers(&roles)) {
-            roles.extend(self.feed.iter().flat_map(|feed| feed.roles().iter().cloned()));
             self.open_feed(roles, watch).await?;
         }
         // Only now: an end that is not in the records yet will be heard.
@@ -105,8 +123,8 @@ impl Engine {
         }
         step.append(task.on_begin(now));
         watch.changed(&task);
-        let mut held = Held { task, dirty: held_dirty, orders: Vec::new() };
-        held.absorb(step);
+        let mut held = Held { task, dirty, orders: Vec::new() };
+        held.absorb(step, self.deps.clock.now());
         self.tasks.insert(doc.id.clone(), held);
         Ok(Ok(()))
     }
@@ -119,7 +137,7 @@ impl Engine {
             if step.changed {
                 watch.changed(&held.task);
             }
-            held.absorb(step);
+            held.absorb(step, self.deps.clock.now());
         }
     }
 
@@ -139,11 +157,9 @@ impl Engine {
         Ok(over)
     }
 
-    /// Stores and sends what is waiting.
-    pub(super) async fn flush(&mut self, watch: &mut dyn Watch) -> Result<Over, Trouble> {
-        let mut over = Over::default();
-        self.store_and_send(watch, &mut over).await?;
-        Ok(over)
+    /// Stores and sends everything that is waiting.
+    pub(super) async fn flush(&mut self) -> Result<(), Trouble> {
+        self.store_and_send(true, &mut (), &mut Over::default()).await
     }
 
     /// Waits before the same is tried again; gives up where waiting cannot help.
@@ -169,8 +185,14 @@ impl Engine {
         over: &mut Over,
     ) -> Result<(), Trouble> {
         // What an earlier turn could not store comes first: nothing more is read meanwhile.
-        self.store_and_send(watch, over).await?;
-        let wake = self.wake_at().map_or(until, |wake| wake.min(until));
+        self.store_and_send(false, watch, over).await?;
+        if self.feed.is_none() && !self.tasks.is_empty() {
+            self.open_feed(BTreeSet::new(), watch).await?;
+        }
+        if self.ask_at <= self.deps.clock.now() {
+            self.ask_records(watch).await?;
+        }
+        let wake = self.wake_at().min(until);
         let heard = match &mut self.feed {
             None => {
                 tokio::time::sleep_until(wake).await;
@@ -189,33 +211,50 @@ impl Engine {
                 }
             }
             Err(error) => {
-                let roles = self.feed.take().map(|feed| feed.roles().clone()).unwrap_or_default();
                 tracing::warn!(%error, "status topics are opened anew");
-                self.open_feed(roles, watch).await?;
+                self.feed = None;
             }
         }
         self.on_tick(watch);
-        self.store_and_send(watch, over).await
+        self.store_and_send(false, watch, over).await
     }
 
-    /// Opens the status topics, anew if need be, and asks the records for what was missed.
+    /// Opens the status topics of all tasks and of `more` roles, anew if need be, and asks
+    /// the records for what was missed.
     async fn open_feed(
         &mut self,
-        roles: BTreeSet<crate::types::Role>,
+        more: BTreeSet<Role>,
         watch: &mut dyn Watch,
     ) -> Result<(), Trouble> {
         // A member that waits for its own successor would keep its messages from it. What
         // it had read was applied here already, and is read again.
         self.feed = None;
-        self.feed = Some(Feed::open(&self.deps, self.group, roles).await?);
+        let held = self.tasks.values().flat_map(|held| held.task.graph().roles());
+        let roles = held.chain(more).collect();
+        let feed = Feed::open(&self.deps, self.group, roles).await?;
+        self.ask_records(watch).await?;
+        // Only with the records read: until then it counts as not opened.
+        self.feed = Some(feed);
+        Ok(())
+    }
+
+    async fn ask_records(&mut self, watch: &mut dyn Watch) -> Result<(), Trouble> {
         for (id, held) in &mut self.tasks {
-            let records = self.deps.store.runs_of_task(id).await?;
+            let records = match self.deps.store.runs_of_task(id).await {
+                // The other tasks go on, and this one does with what is heard.
+                Err(error @ StoreError::Damaged { .. }) => {
+                    tracing::error!(task_id = %id, %error, "runs cannot be read");
+                    continue;
+                }
+                records => records?,
+            };
             let step = held.task.on_records(&records, self.deps.clock.wall());
             if step.changed {
                 watch.changed(&held.task);
             }
-            held.absorb(step);
+            held.absorb(step, self.deps.clock.now());
         }
+        self.ask_at = self.deps.clock.now() + ASK_EVERY;
         Ok(())
     }
 
@@ -239,7 +278,7 @@ impl Engine {
         if step.changed {
             watch.changed(&held.task);
         }
-        held.absorb(step);
+        held.absorb(step, self.deps.clock.now());
     }
 
     fn on_tick(&mut self, watch: &mut dyn Watch) {
@@ -249,34 +288,39 @@ impl Engine {
             if step.changed {
                 watch.changed(&held.task);
             }
-            held.absorb(step);
+            held.absorb(step, self.deps.clock.now());
         }
     }
 
     async fn store_and_send(
         &mut self,
+        at_once: bool,
         watch: &mut dyn Watch,
         over: &mut Over,
     ) -> Result<(), Trouble> {
+        // All that wait are stored at once when the first is due, so that what was read
+        // can be committed: it may concern any of them.
+        let now = self.deps.clock.now();
+        let due = at_once || self.stored_by().is_some_and(|at| at <= now);
         let ids: Vec<TaskId> = self
             .tasks
             .iter()
-            .filter(|(_, held)| {
-                held.dirty || !held.orders.is_empty() || held.task.outcome().is_some()
-            })
+            .filter(|(_, held)| held.is_urgent() || (due && held.dirty.is_some()))
             .map(|(id, _)| id.clone())
             .collect();
         for id in ids {
             let Some(held) = self.tasks.get_mut(&id) else { continue };
             let mut kept = true;
             // A refused order changes the task once more.
-            while kept && (held.dirty || !held.orders.is_empty()) {
+            while kept && (held.dirty.is_some() || !held.orders.is_empty()) {
                 kept = save(&self.deps, held).await?;
                 if kept {
                     send(&self.deps, held, watch).await?;
                 }
             }
             if !kept {
+                // Whoever has it now has to hear what was read here and not committed.
+                self.feed = None;
                 over.lost.push(id.clone());
                 self.tasks.remove(&id);
             } else if held.task.outcome().is_some() {
@@ -284,16 +328,24 @@ impl Engine {
                 self.tasks.remove(&id);
             }
         }
-        if let Some(feed) = &mut self.feed {
+        let stored = self.tasks.values().all(|held| held.dirty.is_none());
+        if let Some(feed) = self.feed.as_mut().filter(|_| stored) {
             feed.commit().await?;
         }
         Ok(())
     }
 
-    fn wake_at(&self) -> Option<Instant> {
-        let wake = self.tasks.values().filter_map(|held| held.task.next_wake()).min()?;
+    /// When the change that has waited longest must be stored.
+    fn stored_by(&self) -> Option<Instant> {
+        let first = self.tasks.values().filter_map(|held| held.dirty).min()?;
+        Some(first + STORE_WITHIN)
+    }
+
+    fn wake_at(&self) -> Instant {
         let clock = &self.deps.clock;
-        Some(clock.now() + wake.since(clock.wall()))
+        let wake = self.tasks.values().filter_map(|held| held.task.next_wake()).min();
+        let wake = wake.map(|wake| clock.now() + wake.since(clock.wall()));
+        wake.into_iter().chain(self.stored_by()).fold(self.ask_at, Instant::min)
     }
 }
 
@@ -303,14 +355,14 @@ fn reason_of(doc: &TaskDoc) -> String {
 
 /// Stores a task. False when somebody else has.
 async fn save(deps: &Deps, held: &mut Held) -> Result<bool, Trouble> {
-    if !held.dirty {
+    if held.dirty.is_none() {
         return Ok(true);
     }
     let doc = held.task.to_doc(deps.clock.wall());
     let saved = deps.store.save_task(&doc).await? || was_saved(deps, &doc).await?;
     if saved {
         held.task.saved();
-        held.dirty = false;
+        held.dirty = None;
     }
     Ok(saved)
 }
@@ -343,7 +395,7 @@ async fn send(deps: &Deps, held: &mut Held, watch: &mut dyn Watch) -> Result<(),
                 held.orders.retain(|other| other != order);
                 let step = held.task.on_event(node, epoch, event, now);
                 watch.changed(&held.task);
-                held.absorb(step);
+                held.absorb(step, deps.clock.now());
             }
             sent => {
                 sent?;

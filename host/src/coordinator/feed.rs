@@ -47,11 +47,6 @@ impl Feed {
         self.roles.is_superset(roles)
     }
 
-    /// The roles it hears of.
-    pub(super) fn roles(&self) -> &BTreeSet<Role> {
-        &self.roles
-    }
-
     /// Waits for a message and takes what else is there. Cancel-safe: nothing is taken
     /// before the wait is over, and nothing waits afterwards.
     pub(super) async fn take(&mut self) -> Result<Vec<InMessage>, BusError> {
