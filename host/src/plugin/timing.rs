@@ -174,4 +174,25 @@ mod tests {
         assert_eq!(given_up, Err(Stopped::TimeLimit));
         assert_eq!(start.elapsed(), Duration::from_millis(5_050));
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_guest_that_was_shown_the_flag_or_woken_by_it_has_seen_it() {
+        let flag = CancelFlag::default();
+        let timing = Timing::new("process-batch", Duration::from_secs(60), flag.clone());
+        assert!(timing.cancellation(Instant::now()).is_none() && !flag.observed());
+        let sleeping = timing.sleep(Duration::from_secs(30));
+        let cancelling = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            flag.cancel(Cancellation {
+                source: CancelSource::Signal,
+                reason: String::new(),
+                deadline: Instant::now() + Duration::from_secs(5),
+            });
+        };
+        assert!(tokio::join!(sleeping, cancelling).0);
+        assert!(flag.observed());
+        let shown = cancelled_in(5_000);
+        let timing = Timing::new("process-batch", Duration::from_secs(60), shown.clone());
+        assert!(timing.cancellation(Instant::now()).is_some() && shown.observed());
+    }
 }
