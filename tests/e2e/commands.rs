@@ -75,8 +75,11 @@ fn a_plugin_runs_alone_and_wrong_files_are_refused() {
     assert!(printed.contains('\u{3a9}'), "{printed}");
     assert!(site.ok(&["plugin", "check", echo]).contains("flowkit:worker"), "no world is named");
     let wrong = site.dir.path().join("wrong.wasm");
-    let cases: [(&[u8], &str); 3] =
-        [(b"", "empty"), (b"#!/bin/sh\n", "the file is text"), (b"\0asm\x01\0\0\0", "core module")];
+    let cases: [(&[u8], &str); 3] = [
+        (b"", "empty"),
+        (b"#!/bin/sh\n", "the file is text"),
+        (b"\0asm\x01\0\0\0", "core WebAssembly module"),
+    ];
     for (bytes, expected) in cases {
         std::fs::write(&wrong, bytes).unwrap();
         let output = site.run(&["plugin", "check", wrong.to_str().unwrap()]);

@@ -72,7 +72,7 @@ pub struct NewPartial {
     pub ordinal: u64,
     /// Reported in BATCH_OK; kept beside `meta` so that the event can be sent again.
     pub metrics: Metrics,
-    /// What downstream sees: `upsert-partial`'s object with the metrics laid over it.
+    /// What downstream sees: `upsert-partial`'s object laid over the metrics.
     pub meta: Map<String, Value>,
     /// When the batch finished.
     pub now: UnixMs,

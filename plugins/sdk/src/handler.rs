@@ -112,8 +112,8 @@ impl<H: Handler> RunContext<H> {
     }
 
     /// Sets what the batch's artifact tells downstream nodes: anything that serializes to
-    /// a JSON object. Written together with the batch's metrics, which win over equal
-    /// keys, when the batch succeeds; the last call wins.
+    /// a JSON object. Written once, laid over the batch's metrics, when the batch
+    /// succeeds; the last call wins.
     pub fn upsert_partial(&self, meta: &impl Serialize) -> Result<()> {
         host::upsert_partial(&self.uid, &serde_json::to_string(meta)?).map_err(Error::refused)
     }
