@@ -14,12 +14,6 @@ use std::path::Path;
 /// Most lines of code a file should have, tests, comments and blank lines left out.
 const MAX_LINES: usize = 400;
 
-/// Files that are longer, each with what it may have and why.
-const LONGER: &[(&str, usize)] = &[
-    // One state machine: its states, inputs and transitions are read together.
-    ("run/state.rs", 560),
-];
-
 /// A file, as much as the rules look at.
 struct Source {
     /// From `src`, with slashes.
@@ -212,18 +206,8 @@ fn files_are_short() {
 
 fn wrong_length(source: &Source) -> Option<String> {
     let Source { file, lines, .. } = source;
-    match LONGER.iter().find(|(longer, _)| longer == file) {
-        Some((_, most)) if lines > most => {
-            Some(format!("{file} has {lines} lines of code, at most {most}: split it"))
-        }
-        Some(_) if *lines <= MAX_LINES => {
-            Some(format!("{file} has {lines} lines of code: take it out of LONGER"))
-        }
-        None if *lines > MAX_LINES => {
-            Some(format!("{file} has {lines} lines of code, at most {MAX_LINES}: split it"))
-        }
-        _ => None,
-    }
+    (*lines > MAX_LINES)
+        .then(|| format!("{file} has {lines} lines of code, at most {MAX_LINES}: split it"))
 }
 
 fn broken_rules(source: &Source) -> Vec<String> {
@@ -548,10 +532,5 @@ mod samples {
             |file, lines| wrong_length(&Source::new(file, &"fn f() {}\n".repeat(lines)));
         assert!(of_length("a.rs", MAX_LINES).is_none());
         assert!(of_length("a.rs", MAX_LINES + 1).is_some());
-        for (file, most) in LONGER {
-            assert!(of_length(file, *most).is_none());
-            assert!(of_length(file, most + 1).is_some());
-            assert!(of_length(file, MAX_LINES).is_some());
-        }
     }
 }
