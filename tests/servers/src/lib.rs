@@ -1,0 +1,1 @@
+//! Real servers on loopback for tests: Apache Kafka and a MongoDB-wire server.
