@@ -56,7 +56,7 @@ const RULES: &[Rule] = &[
     Rule {
         name: "wasmtime belongs to the plugin host",
         binds: |file| !file.starts_with("plugin/"),
-        forbids: |source| source.named(&["wasmtime", "wasmtime_wasi"]),
+        forbids: |source| source.named(&["wasmtime", "wasmtime_wasi", "wasmtime_wasi_http"]),
     },
     Rule {
         name: "the bus knows neither the store nor plugins",

@@ -1,14 +1,18 @@
 //! The settings all guests run under, and the clock that interrupts them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::types::Role;
 use tokio::sync::Semaphore;
 use wasmtime::component::{HasSelf, Linker};
 use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use super::bindings::HandlerWorld;
 use super::context::Guest;
+use super::counts::Counts;
+use super::documents::Documents;
 
 /// How often a running guest is asked whether it may go on.
 const TICK: Duration = Duration::from_millis(5);
@@ -28,6 +32,8 @@ pub struct Engine {
     pub(super) engine: wasmtime::Engine,
     pub(super) linker: Arc<Linker<Guest>>,
     pub(super) slots: Arc<Semaphore>,
+    pub(super) counts: Counts,
+    pub(super) documents: Option<Arc<dyn Documents>>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -67,10 +73,27 @@ impl Engine {
         tick(&engine)?;
         let mut linker = Linker::new(&engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(settings)?;
+        // Linked for all; a role that is granted no host is refused a component that
+        // imports it.
+        wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker).map_err(settings)?;
         HandlerWorld::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)
             .map_err(settings)?;
         let slots = Arc::new(Semaphore::new(SLOTS as usize));
-        Ok(Self { engine, linker: Arc::new(linker), slots })
+        let counts = Counts::default();
+        Ok(Self { engine, linker: Arc::new(linker), slots, counts, documents: None })
+    }
+
+    /// The same engine, whose handlers may read documents there, as far as they are
+    /// granted any.
+    #[must_use]
+    pub fn with_documents(mut self, documents: Arc<dyn Documents>) -> Self {
+        self.documents = Some(documents);
+        self
+    }
+
+    /// How often each role's handlers met a limit or a refusal, by the counter's name.
+    pub fn counters(&self) -> BTreeMap<Role, BTreeMap<&'static str, u64>> {
+        self.counts.snapshot()
     }
 }
 

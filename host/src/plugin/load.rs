@@ -8,11 +8,12 @@ use serde_json::{Map, Value};
 use wasmtime::component::Component;
 
 use super::bindings::HandlerWorldPre;
-use super::config::{BadLimit, DirGrant, HandlerConfig};
+use super::config::{BadLimit, HandlerConfig};
 use super::context::Guest;
 use super::contract::{self, Difference};
 use super::engine::{Engine, EngineError};
 use super::file::{self, MAX_FILE, NotWasm, ReadError};
+use super::grants::{BadGrant, Grants};
 use super::instance;
 use crate::handler::{HostFault, OpenError, OpenRequest, Session};
 
@@ -22,6 +23,7 @@ pub struct Plugin {
     pub(super) engine: Engine,
     pub(super) compiled: Arc<Compiled>,
     pub(super) config: Arc<HandlerConfig>,
+    pub(super) grants: Arc<Grants>,
     inspection: Arc<Inspection>,
 }
 
@@ -42,6 +44,8 @@ pub struct Inspection {
     pub describe: Map<String, Value>,
     /// The interfaces it imports, sorted. An import grants nothing by itself.
     pub imports: Vec<String>,
+    /// The grants without which a worker refuses it: `http`.
+    pub needs: Vec<&'static str>,
 }
 
 /// Why a file is not a handler, or not one that can run as configured. Each message says
@@ -112,15 +116,22 @@ pub enum CheckError {
     /// A limit of its configuration is out of range.
     #[error(transparent)]
     Limit(#[from] BadLimit),
-    /// A directory it is granted cannot be opened.
-    #[error("the granted directory {} (`{guest}` for the handler): {error}", .host.display())]
-    Dir {
-        /// The directory on this machine.
-        host: PathBuf,
-        /// Its name for the handler.
-        guest: String,
-        /// Why.
-        error: std::io::Error,
+    /// What it is granted cannot be given.
+    #[error(transparent)]
+    Grant(#[from] BadGrant),
+    /// It needs what the role is not granted.
+    #[error(
+        "{} imports {import}, which this role is not granted: add `{grant}` to its handler in \
+         the configuration, or use a handler that does without",
+        .path.display()
+    )]
+    NotGranted {
+        /// The file.
+        path: PathBuf,
+        /// What it imports.
+        import: String,
+        /// The key of `handlers.ROLE` that grants it.
+        grant: &'static str,
     },
     /// No component can run on this machine.
     #[error(transparent)]
@@ -131,10 +142,12 @@ fn bullets(differences: &[Difference]) -> String {
     differences.iter().map(|difference| format!("\n  - {difference}")).collect()
 }
 
-/// Checks one file with default limits and no grants, as `flowkit plugin check` does.
+/// Checks one file with default limits and no grants, as `flowkit plugin check` does; what
+/// it needs of a role's grants is told, not demanded.
 pub async fn check(path: &Path) -> Result<Inspection, CheckError> {
-    let plugin = Engine::new()?.load(HandlerConfig::new(path)).await?;
-    Ok(plugin.inspection().clone())
+    let (engine, config) = (Engine::new()?, HandlerConfig::new(path));
+    let compiled = engine.compile(path).await?;
+    engine.inspect(&compiled, &config, &Grants::none()).await
 }
 
 impl Engine {
@@ -163,21 +176,36 @@ impl Engine {
         config: HandlerConfig,
     ) -> Result<Plugin, CheckError> {
         config.limits.check()?;
-        check_dirs(&config.dirs)?;
-        let describe = instance::describe(self, &compiled, &config)
-            .await
-            .map_err(|fault| CheckError::Trial { path: config.component.clone(), fault })?;
-        let inspection = Inspection {
-            digest: compiled.digest.to_string(),
-            bytes: compiled.bytes,
-            describe,
-            imports: compiled.imports.clone(),
-        };
+        let grants = Grants::take(&config)?;
+        if let Some(import) = compiled.http_import().filter(|_| grants.http.is_empty()) {
+            let (path, import) = (config.component.clone(), import.clone());
+            return Err(CheckError::NotGranted { path, import, grant: "http" });
+        }
+        let inspection = self.inspect(&compiled, &config, &grants).await?;
         Ok(Plugin {
             engine: self.clone(),
             compiled,
             config: Arc::new(config),
+            grants: Arc::new(grants),
             inspection: Arc::new(inspection),
+        })
+    }
+
+    async fn inspect(
+        &self,
+        compiled: &Compiled,
+        config: &HandlerConfig,
+        grants: &Grants,
+    ) -> Result<Inspection, CheckError> {
+        let describe = instance::describe(self, compiled, (config, grants))
+            .await
+            .map_err(|fault| CheckError::Trial { path: config.component.clone(), fault })?;
+        Ok(Inspection {
+            digest: compiled.digest.to_string(),
+            bytes: compiled.bytes,
+            describe,
+            imports: compiled.imports.clone(),
+            needs: compiled.http_import().map(|_| "http").into_iter().collect(),
         })
     }
 }
@@ -208,27 +236,11 @@ pub(super) struct Compiled {
     imports: Vec<String>,
 }
 
-/// Whether every granted directory is there, and named once.
-fn check_dirs(dirs: &[DirGrant]) -> Result<(), CheckError> {
-    for (index, dir) in dirs.iter().enumerate() {
-        let problem = if dir.guest.is_empty() {
-            Some("its name for the handler is empty")
-        } else if dirs[..index].iter().any(|other| other.guest == dir.guest) {
-            Some("another directory has the same name for the handler")
-        } else {
-            None
-        };
-        let opened = match problem {
-            Some(problem) => Err(std::io::Error::other(problem)),
-            None => std::fs::read_dir(&dir.host).map(drop),
-        };
-        opened.map_err(|error| CheckError::Dir {
-            host: dir.host.clone(),
-            guest: dir.guest.clone(),
-            error,
-        })?;
+impl Compiled {
+    /// The import that only a role with hosts may have.
+    fn http_import(&self) -> Option<&String> {
+        self.imports.iter().find(|name| name.starts_with("wasi:http/"))
     }
-    Ok(())
 }
 
 fn compile(engine: &Engine, path: &Path) -> Result<Compiled, CheckError> {

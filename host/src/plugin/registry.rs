@@ -1,6 +1,6 @@
 //! The live set of plugins: which component serves which role.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -36,13 +36,14 @@ pub struct LoadError {
 #[derive(Debug, Default)]
 pub struct Plugins {
     by_role: RwLock<HashMap<Role, Plugin>>,
+    engine: Option<Engine>,
 }
 
 impl Plugins {
     /// Loads every configured plugin; a file that serves several roles is compiled once.
     /// All failures are reported, not only the first.
     pub async fn load(engine: &Engine, configs: Vec<PluginConfig>) -> Result<Self, Vec<LoadError>> {
-        let plugins = Self::default();
+        let plugins = Self { engine: Some(engine.clone()), ..Self::default() };
         let mut compiled: HashMap<PathBuf, Arc<Compiled>> = HashMap::new();
         let mut errors = Vec::new();
         for PluginConfig { role, handler } in configs {
@@ -67,6 +68,9 @@ impl Plugins {
             component = %plugin.config().component.display(),
             digest = inspection.digest,
             dirs = ?plugin.config().dirs,
+            env = ?plugin.config().env.keys().collect::<Vec<_>>(),
+            http = ?plugin.config().http.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            documents = ?plugin.config().documents,
             "plugin loaded"
         );
         self.write().insert(role, plugin);
@@ -101,6 +105,10 @@ impl Handlers for Plugins {
         let mut roles: Vec<Role> = by_role.keys().cloned().collect();
         roles.sort();
         roles
+    }
+
+    fn counters(&self) -> BTreeMap<Role, BTreeMap<&'static str, u64>> {
+        self.engine.as_ref().map(Engine::counters).unwrap_or_default()
     }
 
     async fn open(&self, request: OpenRequest) -> Result<Box<dyn Session>, OpenError> {

@@ -27,7 +27,7 @@ pub async fn present(deps: Deps, running: usize, troubles: Value) {
         capacity: settings.max_concurrent_tasks,
         running,
         updated_at: now,
-        health: json!({"parts": deps.health.describe(), "troubles": troubles}),
+        health: json!({"parts": deps.health.describe(), "troubles": troubles, "plugins": deps.handlers.counters()}),
     };
     match deps.store.put_worker(&record).await {
         Ok(()) => deps.health.answered(Part::Store, now),
