@@ -232,7 +232,7 @@ fn function_text(function: &ComponentFunc) -> String {
     wit_text::function(function)
 }
 
-/// `handler` of `flowkit:worker/handler@1.0.0`.
+/// `handler` of `flowkit:worker/handler@1.1.0`.
 fn interface(name: &str) -> Option<&str> {
     base(name).strip_prefix(PACKAGE)
 }

@@ -18,6 +18,7 @@ pub fn perform(deed: &str) -> Result<String, HandlerError> {
         "exit" => std::process::exit(3),
         "recursion" => drop(black_box(recurse(0))),
         "memory" => drop(eat()),
+        "table" => grow_table_for_ever(),
         "think" => think(Duration::from_secs(60)),
         "stdout" => print_for_ever("no line break here; "),
         "flood" => log_for_ever(&"\n".repeat(16 << 20)),
@@ -85,6 +86,15 @@ fn spin() {
     loop {
         n = black_box(n.wrapping_add(1));
     }
+}
+
+/// The test replaces this size and the instruction behind it: Rust has no word for
+/// `table.grow`. It is encoded in five bytes.
+const TABLE_MARK: usize = 0x0bad_beef;
+
+fn grow_table_for_ever() {
+    while core::arch::wasm32::memory_grow::<0>(TABLE_MARK) != usize::MAX {}
+    panic!("no more table");
 }
 
 /// Computes, with a little waiting in between.
