@@ -129,7 +129,7 @@ async fn a_describe_that_fails() {
     let describe =
         |deed: &'static str| async move { checked_with(&[("describe:none____", deed)]).await };
     assert_snapshot!(describe("describe:info____").await, @"handler.wasm was tried and failed: handler_trap: describe: the handler trapped: `host.run-info` was called without a run: only `host.log` may be used in `describe`");
-    assert_snapshot!(describe("describe:panic___").await, @"handler.wasm was tried and failed: handler_panic: describe: panicked at tests/guests/rogue/src/deeds.rs:15:20: rogue was told to panic");
+    assert_snapshot!(describe("describe:panic___").await, @"handler.wasm was tried and failed: handler_panic: describe: panicked at tests/guests/rogue/src/deeds.rs:16:20: rogue was told to panic");
     assert_snapshot!(describe("describe:error___").await, @"handler.wasm was tried and failed: bad_output: describe returned an error: rogue failed");
     assert_snapshot!(describe("describe:not-json").await, @"handler.wasm was tried and failed: bad_output: describe returned text that is not JSON: expected value at line 1 column 1");
 }

@@ -202,7 +202,7 @@ fn read(answer: IncomingResponse) -> Result<Response> {
             Err(StreamError::Closed) => return Ok(Response { status, headers, body }),
             Err(StreamError::LastOperationFailed(error)) => {
                 let code = wasip2::http::types::http_error_code(&error);
-                return Err(code.map_or_else(|| connection(error.to_debug_string()), |c| told(&c)));
+                return Err(code.map_or_else(|| broken_off(error.to_debug_string()), |c| told(&c)));
             }
         }
     }
@@ -223,6 +223,15 @@ fn told(code: &ErrorCode) -> Error {
         }
         _ => Error::transient("connection_error", message),
     }
+}
+
+/// A body that ended before its end, from a host that knows no code for it: only the
+/// words tell whether it was too long.
+fn broken_off(message: String) -> Error {
+    if message.contains("body size exceeds") {
+        return Error::permanent("http_body_too_large", message);
+    }
+    connection(message)
 }
 
 fn connection(message: String) -> Error {

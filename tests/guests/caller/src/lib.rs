@@ -90,7 +90,8 @@ fn hoard(host: &str) -> usize {
     loop {
         let request = OutgoingRequest::new(Fields::new());
         let fits = request.set_scheme(Some(&Scheme::Http)).is_ok()
-            && request.set_authority(Some(host)).is_ok();
+            && request.set_authority(Some(host)).is_ok()
+            && request.set_path_with_query(Some("/endless")).is_ok();
         let Some(begun) = outgoing_handler::handle(request, None).ok().filter(|_| fits) else {
             return held.len();
         };

@@ -110,7 +110,7 @@ fn think(time: Duration) {
 }
 
 fn large_meta() -> String {
-    format!("{{\"x\": \"{}\"}}", "x".repeat(17 << 20))
+    format!("{{\"x\": \"{}\"}}", "x".repeat((16 << 20) + 100_000))
 }
 
 fn sleep_for_ever() {
