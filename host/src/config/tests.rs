@@ -180,8 +180,8 @@ fn unknown_keys_are_refused() {
         @"configs/worker.json:1:61: `handlers.echo.limit`: unknown key; did you mean `limits`?"
     );
     insta::assert_snapshot!(
-        error(r#"{"handlers": {"echo": {"component": "../plugins/echo.wasm", "env": {}}}}"#),
-        @"configs/worker.json:1:61: `handlers.echo.env`: unknown key; the keys here are `component`, `dirs`, `limits`"
+        error(r#"{"handlers": {"echo": {"component": "../plugins/echo.wasm", "net": {}}}}"#),
+        @"configs/worker.json:1:61: `handlers.echo.net`: unknown key; the keys here are `component`, `dirs`, `env`, `http`, `documents`, `limits`"
     );
 }
 
@@ -445,5 +445,28 @@ fn what_is_hardly_meant_is_warned_about() {
         configs/worker.json:1:2: `kafka_bootstrap`: not used: `backend` is "embedded", which keeps everything in the file `db`
         configs/worker.json:1:39: `cancel_grace_sec`: is above `shutdown_grace_sec`, which cuts it short when the worker stops
         "#
+    );
+}
+
+#[test]
+fn what_a_handler_is_granted_is_read_and_its_variables_are_not_shown() {
+    let place = Place::with(
+        r#"{"handlers": {"echo": {
+            "component": "../plugins/echo.wasm",
+            "env": {"TOKEN": "s3cret", "KEY": {"env": "HOST_KEY"}},
+            "http": ["api.example.com", "10.1.0.0/16"],
+            "documents": ["orders"]
+        }}}"#,
+    );
+    let config = load_over(&place, &[], &[]).expect("sound");
+    let granted = &config.handlers()["echo"];
+    assert_eq!(granted.env["TOKEN"], crate::plugin::EnvValue::Plain("s3cret".into()));
+    assert!(place.entry(&config, "handlers.echo.env.TOKEN").starts_with("\"***\" "));
+    assert!(place.entry(&config, "handlers.echo.env.KEY.env").starts_with("\"HOST_KEY\" "));
+    assert!(!config.effective().to_string().contains("s3cret"));
+    assert_eq!(granted.http.len() + granted.documents.len(), 3);
+    insta::assert_snapshot!(
+        error(r#"{"handlers": {"echo": {"component": "../plugins/echo.wasm", "http": ["http://a"]}}}"#),
+        @r#"configs/worker.json:1:70: `handlers.echo.http.0`: "http://a" is more than a host and a port; write a host such as "api.example.com", "localhost:8080", "*.example.com", "10.1.0.0/16" or "[::1]:8080""#
     );
 }
