@@ -459,7 +459,7 @@ fn what_a_handler_is_granted_is_read_and_its_variables_are_not_shown() {
         }}}"#,
     );
     let config = load_over(&place, &[], &[]).expect("sound");
-    let granted = &config.handlers()["echo"];
+    let granted = &config.handlers()[&Role::new("echo").unwrap()];
     assert_eq!(granted.env["TOKEN"], crate::plugin::EnvValue::Plain("s3cret".into()));
     assert!(place.entry(&config, "handlers.echo.env.TOKEN").starts_with("\"***\" "));
     assert!(place.entry(&config, "handlers.echo.env.KEY.env").starts_with("\"HOST_KEY\" "));
