@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 
+use crate::bus::kafka::{KafkaBus, KafkaOptions};
 use crate::bus::{Bus, embedded::EmbeddedBus, memory::MemoryBus};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -50,9 +51,43 @@ impl App {
     }
 
     /// Opens the configured backend. With `worker`, says that this process is that worker;
-    /// refused while another process is.
+    /// the embedded one refuses while another process is.
     pub async fn backend(&self, worker: Option<&WorkerId>) -> anyhow::Result<Backend> {
+        if self.config.is_on_kafka() {
+            return Ok(Backend { bus: self.kafka(worker)?, store: self.mongodb().await? });
+        }
         self.backend_at(self.config.db(), worker).await
+    }
+
+    /// Opens the configured backend's state alone: the broker may be away.
+    pub async fn store(&self) -> anyhow::Result<Arc<dyn Store>> {
+        if self.config.is_on_kafka() {
+            return self.mongodb().await;
+        }
+        Ok(self.backend_at(self.config.db(), None).await?.store)
+    }
+
+    /// Opens the configured backend's messages alone: the database may be away.
+    pub async fn bus(&self) -> anyhow::Result<Arc<dyn Bus>> {
+        if self.config.is_on_kafka() {
+            return self.kafka(None);
+        }
+        Ok(self.backend_at(self.config.db(), None).await?.bus)
+    }
+
+    fn kafka(&self, worker: Option<&WorkerId>) -> anyhow::Result<Arc<dyn Bus>> {
+        let servers = self.config.servers()?;
+        let options = KafkaOptions {
+            bootstrap: servers.bootstrap,
+            client_id: worker.map_or("flowkit", WorkerId::as_str).to_owned(),
+            properties: servers.properties,
+            lease_ttl: self.settings().lease_ttl,
+        };
+        Ok(Arc::new(KafkaBus::connect(options)?))
+    }
+
+    async fn mongodb(&self) -> anyhow::Result<Arc<dyn Store>> {
+        anyhow::bail!("temporary")
     }
 
     /// Opens the embedded backend in another file than the configured one.

@@ -7,7 +7,9 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{Bus, BusError, GroupConsumer, InMessage, MAX_MESSAGE_BYTES, OutMessage, Tail, Topic};
+use super::{
+    Bus, BusError, GroupConsumer, History, InMessage, MAX_MESSAGE_BYTES, OutMessage, Tail, Topic,
+};
 use crate::clock::Clock;
 
 /// A broker in this process. Clones share it. Nothing in it waits for real time, so it
@@ -127,6 +129,19 @@ impl Bus for MemoryBus {
         let positions =
             topics.iter().map(|t| (t.clone(), state.topics.get(t).map_or(0, Vec::len))).collect();
         Ok(Box::new(MemoryTail { broker: self.broker.clone(), positions }))
+    }
+
+    async fn history(&self, topic: &Topic) -> Result<Box<dyn History>, BusError> {
+        Ok(Box::new(MemoryHistory(self.messages(topic).into_iter())))
+    }
+}
+
+struct MemoryHistory(std::vec::IntoIter<InMessage>);
+
+#[async_trait]
+impl History for MemoryHistory {
+    async fn next(&mut self) -> Result<Option<InMessage>, BusError> {
+        Ok(self.0.next())
     }
 }
 

@@ -46,7 +46,7 @@ pub async fn execute(_: WorkerArgs, app: &App) -> anyhow::Result<ExitCode> {
     tracing::info!(
         worker_id = %settings.worker_id,
         roles = roles.join(","),
-        db = %app.config.db().display(),
+        backend = %app.config.place(),
         "worker starts"
     );
     let shutdown = Shutdown::new();
@@ -75,13 +75,15 @@ pub async fn execute(_: WorkerArgs, app: &App) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What was submitted has no coordinator of its own: one of the workers is it.
+/// What was submitted has no coordinator of its own: one of the workers is it. On Kafka
+/// nothing is submitted here; tasks have their coordinators.
 fn coordinate(
     settings: &Settings,
     backend: &Backend,
     app: &App,
     shutdown: Shutdown,
 ) -> impl Future<Output = anyhow::Result<()>> + Send + 'static {
+    let submitted = !app.config.is_on_kafka();
     let deps = coordinator::Deps {
         bus: backend.bus.clone(),
         store: backend.store.clone(),
@@ -89,7 +91,13 @@ fn coordinate(
         topics: settings.topics.clone(),
     };
     let worker_id = settings.worker_id.clone();
-    coordinator::driver::host(deps, worker_id, async move { shutdown.begun().await })
+    async move {
+        if !submitted {
+            return Ok(());
+        }
+        let begun = async move { shutdown.begun().await };
+        coordinator::driver::host(deps, worker_id, begun).await
+    }
 }
 
 async fn overdue(shutdown: &Shutdown, after: Duration) {

@@ -7,7 +7,7 @@ use flowkit::bus::{Bus, Topic};
 use tokio::time::timeout;
 
 use crate::bus::{message, new_topic, next, nothing, text};
-use crate::{Backend, QUIET, SOON, unique};
+use crate::{BusBackend, QUIET, SOON, unique};
 
 async fn publish(bus: &dyn Bus, topic: &Topic, values: std::ops::Range<u32>) {
     let messages: Vec<_> =
@@ -16,7 +16,7 @@ async fn publish(bus: &dyn Bus, topic: &Topic, values: std::ops::Range<u32>) {
 }
 
 /// A member that leaves, or dies, without a commit leaves its messages to the others.
-pub async fn uncommitted_is_delivered_again<B: Backend>() {
+pub async fn uncommitted_is_delivered_again<B: BusBackend>() {
     let backend = B::start().await;
     let (topic, group) = (new_topic(), unique("g"));
     publish(&*backend.bus(), &topic, 0..3).await;
@@ -37,7 +37,7 @@ pub async fn uncommitted_is_delivered_again<B: Backend>() {
 }
 
 /// Once a commit returned, no member sees the message again.
-pub async fn committed_is_never_delivered_again<B: Backend>() {
+pub async fn committed_is_never_delivered_again<B: BusBackend>() {
     let backend = B::start().await;
     let (topic, group) = (new_topic(), unique("g"));
     publish(&*backend.bus(), &topic, 0..1).await;
@@ -53,7 +53,7 @@ pub async fn committed_is_never_delivered_again<B: Backend>() {
 }
 
 /// A commit covers the earlier messages of its partition, and no later one.
-pub async fn commit_covers_what_came_before<B: Backend>() {
+pub async fn commit_covers_what_came_before<B: BusBackend>() {
     let backend = B::start().await;
     let (topic, group) = (new_topic(), unique("g"));
     for n in 0..5 {
@@ -88,7 +88,7 @@ async fn work(bus: Arc<dyn Bus>, group: String, topic: Topic, seen: Seen) {
 }
 
 /// Members of both processes share the messages among them.
-pub async fn each_message_to_one_member<B: Backend>() {
+pub async fn each_message_to_one_member<B: BusBackend>() {
     let backend = B::start().await;
     let (topic, group, seen) = (new_topic(), unique("g"), Seen::default());
     let members: Vec<_> = (0..4)
@@ -110,7 +110,7 @@ pub async fn each_message_to_one_member<B: Backend>() {
 }
 
 /// Members that join, and leave after a commit, change nothing about that.
-pub async fn each_message_to_one_member_while_members_come_and_go<B: Backend>() {
+pub async fn each_message_to_one_member_while_members_come_and_go<B: BusBackend>() {
     let backend = B::start().await;
     let (topic, group, seen) = (new_topic(), unique("g"), Seen::default());
     let stays = tokio::spawn(work(backend.bus(), group.clone(), topic.clone(), seen.clone()));
@@ -131,7 +131,7 @@ pub async fn each_message_to_one_member_while_members_come_and_go<B: Backend>() 
 }
 
 /// A paused topic brings nothing until it is resumed, and the others go on.
-pub async fn pause_leaves_the_topic<B: Backend>() {
+pub async fn pause_leaves_the_topic<B: BusBackend>() {
     let backend = B::start().await;
     let (paused, open, group) = (new_topic(), new_topic(), unique("g"));
     let mut consumer =
@@ -152,7 +152,7 @@ pub async fn pause_leaves_the_topic<B: Backend>() {
 
 /// A message that was handed out before the pause can be committed during it, and what
 /// was not handed out is not lost.
-pub async fn pause_keeps_what_was_handed_out<B: Backend>() {
+pub async fn pause_keeps_what_was_handed_out<B: BusBackend>() {
     let backend = B::start().await;
     let (topic, group) = (new_topic(), unique("g"));
     for n in 0..4 {

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use crate::artifacts::{complete, marks, partial};
-use crate::{Backend, at, fence, new_key, new_role, new_run, owner};
+use crate::{StoreBackend, at, fence, new_key, new_role, new_run, owner};
 
 const WORKERS: [&str; 2] = ["w-1", "w-2"];
 
@@ -179,7 +179,7 @@ impl RunModel {
 }
 
 /// One run under random writes of two workers.
-pub fn runs_follow_the_model<B: Backend>() {
+pub fn runs_follow_the_model<B: StoreBackend>() {
     check::<B, _>(vec(run_op(), 1..40), async |store, ops: Vec<RunOp>| {
         let (key, role) = (new_key(), new_role());
         let mut model = RunModel { key, role, now: None, seen: Vec::new() };
@@ -207,7 +207,7 @@ fn artifact_op() -> impl Strategy<Value = ArtifactOp> {
 }
 
 /// One node's artifacts under writes of random attempts and leases.
-pub fn artifacts_follow_the_model<B: Backend>() {
+pub fn artifacts_follow_the_model<B: StoreBackend>() {
     check::<B, _>(vec(artifact_op(), 1..40), async |store, ops: Vec<ArtifactOp>| {
         let key = new_key();
         let mut partials: BTreeMap<String, ((u32, u64), i64)> = BTreeMap::new();
@@ -244,7 +244,7 @@ pub fn artifacts_follow_the_model<B: Backend>() {
 }
 
 /// Runs a test on one backend for many random values.
-fn check<B: Backend, S: Strategy>(values: S, test: impl AsyncFn(&dyn Store, S::Value)) {
+fn check<B: StoreBackend, S: Strategy>(values: S, test: impl AsyncFn(&dyn Store, S::Value)) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let backend = runtime.block_on(B::start());
     let config = Config { cases: 96, failure_persistence: None, ..Config::default() };

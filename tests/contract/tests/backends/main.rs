@@ -5,5 +5,6 @@
 mod child;
 mod embedded;
 mod files;
+mod kafka;
 mod kill;
 mod memory;
