@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use self::admission::Decision;
 use self::dedup::Remembered;
 use crate::bus::{BusError, GroupConsumer, InMessage, OutMessage};
+use crate::dead_letter::DeadLetter;
 use crate::health::Part;
 use crate::protocol::{Command, RunAddress, Topics, cancel_signal};
 use crate::run::{Deps, Slots};
@@ -24,9 +25,8 @@ const RETRY: Duration = Duration::from_millis(500);
 /// The time a cancelled run's owner is given, as coordinators give it.
 const SIGNAL_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Longest original value that is kept in a dead letter: what a broker takes by default,
-/// less the room for its headers.
-const MAX_DEAD_LETTER: usize = 1_000_000;
+/// The room that a dead letter's headers and key take, in bytes, beside what its value does.
+const LETTER_HEADERS: usize = 8 * 1024;
 
 /// One role's intake. Ends when the worker stops, or when the bus refuses for good.
 pub struct Intake {
@@ -274,29 +274,22 @@ impl Intake {
             topic = %message.topic, partition = message.partition, offset = message.offset, error,
             "a command went to the dead letters"
         );
-        let cut = message.value.len().min(MAX_DEAD_LETTER);
-        let mut headers = vec![
-            ("topic".to_owned(), message.topic.as_str().into()),
-            ("partition".to_owned(), message.partition.to_string().into_bytes()),
-            ("offset".to_owned(), message.offset.to_string().into_bytes()),
-            ("error".to_owned(), error.into()),
-            ("time_ms".to_owned(), self.deps.clock.wall().0.to_string().into_bytes()),
-        ];
-        if cut < message.value.len() {
-            headers.push(("cut_from".into(), message.value.len().to_string().into_bytes()));
-        }
-        let letter = OutMessage {
-            topic: self.deps.settings.topics.dead_letter.clone(),
-            key: message.key.as_ref().map(|key| String::from_utf8_lossy(key).into_owned()),
-            value: message.value[..cut].to_vec(),
-            headers,
-        };
-        match self.deps.bus.publish(&[letter], None).await {
-            Err(error @ (BusError::TooLarge { .. } | BusError::Fatal(_))) => {
-                tracing::error!(%error, offset = message.offset, "the dead letter was refused");
-                Ok(())
+        let mut letter = DeadLetter::about(message, error, self.deps.clock.wall());
+        loop {
+            let kept = letter.value.len();
+            let message = letter.to_message(&self.deps.settings.topics.dead_letter);
+            match self.deps.bus.publish(&[message], None).await {
+                // What the broker takes is not told beforehand; a topic may have a limit of
+                // its own.
+                Err(BusError::TooLarge { limit, .. }) if kept > 0 => {
+                    letter = letter.cut_to((kept / 2).min(limit.saturating_sub(LETTER_HEADERS)));
+                }
+                Err(error @ (BusError::TooLarge { .. } | BusError::Fatal(_))) => {
+                    tracing::error!(%error, offset = letter.offset, "the dead letter was refused");
+                    return Ok(());
+                }
+                published => return published,
             }
-            published => published,
         }
     }
 }
