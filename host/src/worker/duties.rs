@@ -194,7 +194,7 @@ pub async fn claim(
     }))
 }
 
-fn note(deps: &Deps, what: &'static str, error: &StoreError) {
+pub(super) fn note(deps: &Deps, what: &'static str, error: &StoreError) {
     match error {
         StoreError::Unavailable(error) => {
             deps.health.failed(Part::Store, error, deps.clock.wall());

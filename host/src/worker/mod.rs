@@ -6,6 +6,7 @@
 
 mod announce;
 mod duties;
+mod ends;
 mod held;
 mod listen;
 mod mine;

@@ -11,7 +11,7 @@ use super::duties::{self, Beat, Claims};
 use super::held::{Held, HeldRuns};
 use super::refusals::Refusals;
 use super::ticks::{Tick, Ticks};
-use super::{Event, Grant, Mine, Parked, Shutdown, announce, listen};
+use super::{Event, Grant, Mine, Parked, Shutdown, announce, ends, listen};
 use crate::bus::Topic;
 use crate::discovery;
 use crate::intake::Intake;
@@ -56,6 +56,7 @@ pub struct Loop {
     intakes_at_work: usize,
     listeners: Vec<TaskHandle<()>>,
     errands: Vec<TaskHandle<()>>,
+    ends: Option<TaskHandle<()>>,
 }
 
 impl Loop {
@@ -107,6 +108,7 @@ impl Loop {
             intakes,
             listeners,
             errands: Vec::new(),
+            ends: None,
             deps,
         })
     }
@@ -176,6 +178,11 @@ impl Loop {
                 }
             }
             Tick::Claim => self.look_for_runs(),
+            Tick::LookAfterEnds => {
+                if self.ends.as_ref().is_none_or(TaskHandle::is_finished) {
+                    self.ends = Some(tasks::spawn("ends", ends::look(self.deps.clone())));
+                }
+            }
             Tick::Announce => {
                 let troubles = self.parked.describe(self.deps.clock.now());
                 let present = announce::present(self.deps.clone(), self.held.len(), troubles);

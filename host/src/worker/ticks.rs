@@ -5,6 +5,7 @@ use std::time::Duration;
 use rand::RngExt as _;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
+use super::ends;
 use crate::run::Deps;
 
 /// What the clock demands.
@@ -18,6 +19,8 @@ pub(super) enum Tick {
     Claim,
     /// WORKER_ONLINE is due.
     Announce,
+    /// A look at ends that coordinators may have missed.
+    LookAfterEnds,
 }
 
 /// The clock of a worker's loop.
@@ -26,6 +29,7 @@ pub(super) struct Ticks {
     poll_tasks: Interval,
     claim: Interval,
     announce: Interval,
+    ends: Interval,
 }
 
 impl Ticks {
@@ -44,6 +48,7 @@ impl Ticks {
             poll_tasks: every(settings.cancel_poll),
             claim: every(settings.claim_poll.mul_f64(spread)),
             announce: every(settings.announce_interval),
+            ends: every(ends::PERIOD.mul_f64(spread)),
         }
     }
 
@@ -56,6 +61,7 @@ impl Ticks {
             _ = self.poll_tasks.tick() => Tick::PollTasks,
             _ = self.claim.tick() => Tick::Claim,
             _ = self.announce.tick() => Tick::Announce,
+            _ = self.ends.tick() => Tick::LookAfterEnds,
         }
     }
 }

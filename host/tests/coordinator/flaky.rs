@@ -175,8 +175,29 @@ impl RunStore for FlakyStore {
         flaky!(self, self.inner.end(fence, end))
     }
 
-    async fn end_sent(&self, fence: &Fence) -> Result<Fenced, StoreError> {
-        flaky!(self, self.inner.end_sent(fence))
+    async fn end_sent(
+        &self,
+        fence: &Fence,
+        check: Option<&EndCheck>,
+    ) -> Result<Fenced, StoreError> {
+        flaky!(self, self.inner.end_sent(fence, check))
+    }
+
+    async fn due_checks(
+        &self,
+        roles: &[Role],
+        now: UnixMs,
+        limit: usize,
+    ) -> Result<Vec<RunRecord>, StoreError> {
+        flaky!(self, self.inner.due_checks(roles, now, limit))
+    }
+
+    async fn move_check(
+        &self,
+        seen: &RunRecord,
+        next: Option<&EndCheck>,
+    ) -> Result<bool, StoreError> {
+        flaky!(self, self.inner.move_check(seen, next))
     }
 
     async fn release(&self, fence: &Fence) -> Result<Fenced, StoreError> {

@@ -1,6 +1,7 @@
 //! What lies between a worker and its bus and store in these tests: every call takes
 //! time, may be refused, may lose its answer, and may be the last one before a crash.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ struct State {
     effects: u64,
     crash_at: Option<u64>,
     refused: Option<(&'static str, StoreError)>,
+    /// How often which call of the store was made.
+    asked: HashMap<&'static str, u64>,
 }
 
 impl Line {
@@ -44,6 +47,7 @@ impl Line {
             effects: 0,
             crash_at: None,
             refused: None,
+            asked: HashMap::new(),
         })))
     }
 
@@ -81,6 +85,11 @@ impl Line {
         self.state().refused = why.map(|why| (call, why));
     }
 
+    /// How often a call of the store was made, whatever came of it.
+    pub fn asked(&self, call: &str) -> u64 {
+        self.state().asked.get(call).copied().unwrap_or_default()
+    }
+
     async fn travel(&self) {
         let delay = {
             let mut state = self.state();
@@ -116,6 +125,7 @@ impl Line {
     }
 
     async fn there(&self, call: &'static str, changes: bool) -> Result<(), StoreError> {
+        *self.state().asked.entry(call).or_default() += 1;
         self.travel().await;
         self.passes(call)?;
         if changes {
@@ -256,7 +266,9 @@ far!(RunStore {
     false renew(fences: &[Fence], deadline: UnixMs) -> Vec<Fence>;
     true save_progress(fence: &Fence, progress: &Progress) -> Fenced;
     true end(fence: &Fence, end: &RunEnd) -> Fenced;
-    true end_sent(fence: &Fence) -> Fenced;
+    true end_sent(fence: &Fence, check: Option<&EndCheck>) -> Fenced;
+    false due_checks(roles: &[Role], now: UnixMs, limit: usize) -> Vec<RunRecord>;
+    true move_check(seen: &RunRecord, next: Option<&EndCheck>) -> bool;
     true release(fence: &Fence) -> Fenced;
     false queued(role: &Role) -> u64;
 });

@@ -11,6 +11,7 @@ mod faults;
 mod inputs;
 mod intake;
 mod lease;
+mod resend;
 mod scripted;
 mod shutdown;
 mod sim;

@@ -109,7 +109,7 @@ pub async fn claimable_until_the_end_is_sent<B: Backend>() {
     let claimed = store.claim(&seen, &owner("w-2")).await.unwrap().expect("it is claimable");
     assert_eq!(claimed.end, Some(end));
     let held = claimed.fence().expect("it was claimed");
-    assert_eq!(store.end_sent(&held).await.unwrap(), Fenced::Written);
+    assert_eq!(store.end_sent(&held, None).await.unwrap(), Fenced::Written);
     assert_eq!(claimable(&*store, &query(&unique("w"), &role, at(9_999))).await, []);
 }
 
@@ -198,7 +198,7 @@ pub async fn old_owner_is_fenced<B: Backend>() {
     let end = RunEnd::Cancelled { reason: "old".into() };
     assert_eq!(store.save_progress(&old, &progress).await.unwrap(), Fenced::Lost);
     assert_eq!(store.end(&old, &end).await.unwrap(), Fenced::Lost);
-    assert_eq!(store.end_sent(&old).await.unwrap(), Fenced::Lost);
+    assert_eq!(store.end_sent(&old, None).await.unwrap(), Fenced::Lost);
     assert_eq!(store.release(&old).await.unwrap(), Fenced::Lost);
     assert_eq!(store.renew(std::slice::from_ref(&old), at(99)).await.unwrap(), [old]);
     assert_eq!(stored(&*store, &key).await, claimed);

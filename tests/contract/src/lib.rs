@@ -8,6 +8,7 @@
 
 pub mod artifacts;
 pub mod bus;
+pub mod ends;
 pub mod groups;
 pub mod leases;
 pub mod model;
@@ -74,6 +75,10 @@ macro_rules! suite {
             admit_new, admit_duplicate, admit_stale, admit_supersedes, admit_without_owner,
             runs_are_stored_whole, progress_is_fenced, end_is_written_once, end_sent_frees,
             release_frees, runs_of_a_task, queued_counts_unowned
+        });
+        $crate::suite!(@tests $backend, $attribute, ends {
+            a_check_is_set_with_the_note_that_the_end_was_sent, checks_are_due_by_role_and_time,
+            a_check_is_moved_by_one_of_many, a_newer_attempt_has_no_check
         });
         $crate::suite!(@tests $backend, $attribute, leases {
             claimable_cases, claimable_gone_owner, claimable_order_and_limit,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use flowkit::store::{Admitted, Fenced, Progress, RunEnd, RunRecord, Store};
+use flowkit::store::{Admitted, EndCheck, Fenced, Progress, RunEnd, RunRecord, Store};
 use flowkit::types::{Epoch, Fence, LeaseNo, RunKey};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -21,7 +21,8 @@ enum RunOp {
     Save(FenceOp, u64),
     Renew(FenceOp, u64),
     End(FenceOp),
-    EndSent(FenceOp),
+    EndSent(FenceOp, Option<u64>),
+    MoveCheck { seen: usize, next: Option<u64> },
     Release(FenceOp),
 }
 
@@ -45,6 +46,14 @@ fn fence_op() -> impl Strategy<Value = FenceOp> {
     (older, 0..WORKERS.len()).prop_map(|(older, worker)| FenceOp { older, worker })
 }
 
+fn check_op() -> impl Strategy<Value = Option<u64>> {
+    proptest::option::of(0..5_u64)
+}
+
+fn check(seconds: Option<u64>) -> Option<EndCheck> {
+    seconds.map(|seconds| EndCheck { at: at(seconds), tries: 1 })
+}
+
 fn run_op() -> impl Strategy<Value = RunOp> {
     prop_oneof![
         (1..4_u32, proptest::option::of(0..WORKERS.len()))
@@ -53,7 +62,8 @@ fn run_op() -> impl Strategy<Value = RunOp> {
         (fence_op(), 0..100_u64).prop_map(|(fence, n)| RunOp::Save(fence, n)),
         (fence_op(), 0..100_u64).prop_map(|(fence, n)| RunOp::Renew(fence, n)),
         fence_op().prop_map(RunOp::End),
-        fence_op().prop_map(RunOp::EndSent),
+        (fence_op(), check_op()).prop_map(|(fence, check)| RunOp::EndSent(fence, check)),
+        (0..3_usize, check_op()).prop_map(|(seen, next)| RunOp::MoveCheck { seen, next }),
         fence_op().prop_map(RunOp::Release),
     ]
 }
@@ -107,15 +117,18 @@ impl RunModel {
                 let expected = self.fenced(&fence, |run| run.end.replace(end).is_none());
                 assert_eq!(done, expected);
             }
-            RunOp::EndSent(op) => {
+            RunOp::EndSent(op, seconds) => {
                 let fence = fence(op, self);
-                let done = store.end_sent(&fence).await.unwrap();
+                let first = check(seconds);
+                let done = store.end_sent(&fence, first.as_ref()).await.unwrap();
                 let expected = self.fenced(&fence, |run| {
                     run.end_sent = run.end.is_some();
+                    run.check = first.filter(|_| run.end_sent);
                     run.end_sent && run.owner.take().is_some()
                 });
                 assert_eq!(done, expected);
             }
+            RunOp::MoveCheck { seen, next } => self.move_check(store, seen, check(next)).await,
             RunOp::Release(op) => {
                 let fence = fence(op, self);
                 let done = store.release(&fence).await.unwrap();
@@ -141,6 +154,7 @@ impl RunModel {
                     progress: Progress::default(),
                     end: None,
                     end_sent: false,
+                    check: None,
                     updated_at: run.updated_at,
                 };
                 assert_eq!(run, fresh);
@@ -164,6 +178,19 @@ impl RunModel {
         if same {
             now.lease_no.0 += 1;
             now.owner = Some(owner);
+        }
+    }
+
+    async fn move_check(&mut self, store: &dyn Store, seen: usize, next: Option<EndCheck>) {
+        let seen = self.seen.iter().rev().nth(seen).cloned();
+        let (Some(seen), Some(now)) = (seen, self.now.as_mut()) else { return };
+        let moved = store.move_check(&seen, next.as_ref()).await.unwrap();
+        let same = (seen.new.epoch, seen.lease_no, seen.check)
+            == (now.new.epoch, now.lease_no, now.check)
+            && now.check.is_some();
+        assert_eq!(moved, same, "{seen:?} against {now:?}");
+        if same {
+            now.check = next;
         }
     }
 

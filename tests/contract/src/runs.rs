@@ -84,7 +84,7 @@ pub async fn admit_supersedes<B: Backend>() {
     let old = fence(&key, 1, 1, "w-1");
     assert_eq!(store.save_progress(&old, &some_progress()).await.unwrap(), Fenced::Written);
     assert_eq!(store.end(&old, &done()).await.unwrap(), Fenced::Written);
-    assert_eq!(store.end_sent(&old).await.unwrap(), Fenced::Written);
+    assert_eq!(store.end_sent(&old, None).await.unwrap(), Fenced::Written);
 
     let input = RunInput { input_inline: Some(object(json!({"new": 1}))), ..RunInput::default() };
     let newer = NewRun { created_at: at(5), input, ..new_run(&key, 4, &role) };
@@ -170,7 +170,7 @@ pub async fn end_is_written_once<B: Backend>() {
     let (store, key) = (backend.store(), new_key());
     recorded(&*store, &new_run(&key, 1, &new_role()), Some("w-1")).await;
     let held = fence(&key, 1, 1, "w-1");
-    assert_eq!(store.end_sent(&held).await.unwrap(), Fenced::Lost);
+    assert_eq!(store.end_sent(&held, None).await.unwrap(), Fenced::Lost);
     assert_eq!(store.end(&fence(&key, 1, 1, "w-2"), &done()).await.unwrap(), Fenced::Lost);
     assert_eq!(store.end(&held, &done()).await.unwrap(), Fenced::Written);
     let other = RunEnd::Cancelled { reason: "late".into() };
@@ -186,8 +186,8 @@ pub async fn end_sent_frees<B: Backend>() {
     recorded(&*store, &run, Some("w-1")).await;
     let held = fence(&key, 1, 1, "w-1");
     assert_eq!(store.end(&held, &done()).await.unwrap(), Fenced::Written);
-    assert_eq!(store.end_sent(&fence(&key, 1, 9, "w-1")).await.unwrap(), Fenced::Lost);
-    assert_eq!(store.end_sent(&held).await.unwrap(), Fenced::Written);
+    assert_eq!(store.end_sent(&fence(&key, 1, 9, "w-1"), None).await.unwrap(), Fenced::Lost);
+    assert_eq!(store.end_sent(&held, None).await.unwrap(), Fenced::Written);
     let record = stored(&*store, &key).await;
     assert_eq!((record.owner.clone(), record.end_sent), (None, true));
     assert_eq!(store.save_progress(&held, &some_progress()).await.unwrap(), Fenced::Lost);
