@@ -259,9 +259,8 @@ async fn gone_workers_are_forgotten_once_they_own_nothing() {
 /// The file as the first format left it, with one run whose end was sent.
 fn write_format_1(path: &std::path::Path) {
     let file = Connection::open(path).unwrap();
-    let tables = schema::TABLES
-        .replace("    check_at INTEGER,\n    check_tries INTEGER,\n", "")
-        .replace(
+    let tables =
+        schema::TABLES.replace("    check_at INTEGER,\n    check_tries INTEGER,\n", "").replace(
             "CREATE INDEX runs_checks ON runs (role, check_at) WHERE check_at IS NOT NULL;\n",
             "",
         );
@@ -285,9 +284,10 @@ async fn a_file_of_the_first_format_is_brought_to_the_present_one() {
         let db = Database::open_waiting(path.clone(), BUSY).unwrap();
         let read = db.read(|tx| {
             let version: i64 = tx.pragma_query_value(None, "user_version", |row| row.get(0))?;
-            let run = tx.query_row("SELECT task_id, check_at, check_tries FROM runs", [], |row| {
-                Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?))
-            })?;
+            let run =
+                tx.query_row("SELECT task_id, check_at, check_tries FROM runs", [], |row| {
+                    Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?))
+                })?;
             Ok((version, run))
         });
         let none: Option<i64> = None;

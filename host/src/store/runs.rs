@@ -298,7 +298,10 @@ mod tests {
     fn a_look_that_comes_late_moves_the_next_one() {
         let late = UnixMs(9_000_000);
         let check = EndCheck { at: UnixMs(0), tries: 1 };
-        assert_eq!(check.next(late), Some(EndCheck { at: late.plus(EndCheck::FIRST * 4), tries: 2 }));
+        assert_eq!(
+            check.next(late),
+            Some(EndCheck { at: late.plus(EndCheck::FIRST * 4), tries: 2 })
+        );
         assert_eq!(EndCheck { at: UnixMs(0), tries: u32::MAX }.next(late), None);
     }
 }

@@ -50,7 +50,7 @@ fn check_op() -> impl Strategy<Value = Option<u64>> {
     proptest::option::of(0..5_u64)
 }
 
-fn check(seconds: Option<u64>) -> Option<EndCheck> {
+fn due(seconds: Option<u64>) -> Option<EndCheck> {
     seconds.map(|seconds| EndCheck { at: at(seconds), tries: 1 })
 }
 
@@ -119,7 +119,7 @@ impl RunModel {
             }
             RunOp::EndSent(op, seconds) => {
                 let fence = fence(op, self);
-                let first = check(seconds);
+                let first = due(seconds);
                 let done = store.end_sent(&fence, first.as_ref()).await.unwrap();
                 let expected = self.fenced(&fence, |run| {
                     run.end_sent = run.end.is_some();
@@ -128,7 +128,7 @@ impl RunModel {
                 });
                 assert_eq!(done, expected);
             }
-            RunOp::MoveCheck { seen, next } => self.move_check(store, seen, check(next)).await,
+            RunOp::MoveCheck { seen, next } => self.move_check(store, seen, due(next)).await,
             RunOp::Release(op) => {
                 let fence = fence(op, self);
                 let done = store.release(&fence).await.unwrap();

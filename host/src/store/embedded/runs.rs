@@ -217,12 +217,8 @@ impl RunStore for EmbeddedStore {
     ) -> Result<bool, StoreError> {
         let Some(check) = seen.check else { return Ok(false) };
         let [task_id, node_id] = names(&seen.new.key).map(|name| Value::from(name.to_owned()));
-        let unchanged = [
-            task_id,
-            node_id,
-            Value::from(seen.new.epoch.0),
-            Value::from(int(seen.lease_no.0)),
-        ];
+        let unchanged =
+            [task_id, node_id, Value::from(seen.new.epoch.0), Value::from(int(seen.lease_no.0))];
         let values = check_columns(next)
             .into_iter()
             .chain([Value::from(self.clock.wall().0)])

@@ -5,7 +5,8 @@ use async_trait::async_trait;
 use super::MemoryStore;
 use crate::clock::UnixMs;
 use crate::store::{
-    Admitted, ClaimQuery, EndCheck, Fenced, NewRun, Owner, Progress, RunEnd, RunRecord, RunStore, StoreError,
+    Admitted, ClaimQuery, EndCheck, Fenced, NewRun, Owner, Progress, RunEnd, RunRecord, RunStore,
+    StoreError,
 };
 use crate::types::{Fence, LeaseNo, Role, RunKey, TaskId};
 
