@@ -13,6 +13,7 @@ use crate::handler::Handlers;
 use crate::plugin::{Engine, HandlerConfig, LoadError, PluginConfig, Plugins};
 use crate::settings::Settings;
 use crate::sqlite::Database;
+use crate::store::mongo::{MongoOptions, MongoStore};
 use crate::store::{Store, embedded::EmbeddedStore, memory::MemoryStore};
 use crate::tasks;
 use crate::types::{Role, WorkerId};
@@ -87,7 +88,9 @@ impl App {
     }
 
     async fn mongodb(&self) -> anyhow::Result<Arc<dyn Store>> {
-        anyhow::bail!("temporary")
+        let servers = self.config.servers()?;
+        let options = MongoOptions { uri: servers.mongodb_uri, database: servers.mongodb_database };
+        Ok(Arc::new(MongoStore::connect(options, self.clock.clone()).await?))
     }
 
     /// Opens the embedded backend in another file than the configured one.

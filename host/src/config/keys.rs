@@ -125,9 +125,9 @@ impl TryFrom<String> for Backend {
         match name.as_str() {
             "embedded" => Ok(Self::Embedded),
             "kafka" => Ok(Self::Kafka),
-            other => Err(format!(
-                "there is no backend {other:?}; there are \"embedded\" and \"kafka\""
-            )),
+            other => {
+                Err(format!("there is no backend {other:?}; there are \"embedded\" and \"kafka\""))
+            }
         }
     }
 }

@@ -192,7 +192,8 @@ mod tests {
         assert_eq!(read(&file).unwrap(), "two\nlines");
         std::fs::write(&path, "\n").unwrap();
         assert!(read(&file).unwrap_err().contains("empty"));
-        for wrong in ["{}", "{\"file\": \"a\", \"env\": \"b\"}", "{\"path\": \"a\"}", "null", "[]"] {
+        for wrong in ["{}", "{\"file\": \"a\", \"env\": \"b\"}", "{\"path\": \"a\"}", "null", "[]"]
+        {
             assert!(serde_json::from_str::<Text>(wrong).is_err(), "{wrong}");
         }
     }

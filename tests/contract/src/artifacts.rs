@@ -7,7 +7,7 @@ use flowkit::store::{
 use flowkit::types::{Epoch, Fence, RunKey};
 use serde_json::{Value, json};
 
-use crate::{StoreBackend, NOW, at, fence, key, new_key, object, uid, unique};
+use crate::{NOW, StoreBackend, at, fence, key, new_key, object, uid, unique};
 
 /// An artifact that says which of several writes it is.
 pub fn partial(name: &str, ordinal: u64, mark: i64) -> NewPartial {

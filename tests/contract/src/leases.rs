@@ -8,7 +8,7 @@ use flowkit::store::{ClaimQuery, Fenced, NewRun, Owner, Progress, RunEnd, Store}
 use flowkit::types::{LeaseId, LeaseNo, Role, RunKey};
 
 use crate::runs::{recorded, stored};
-use crate::{StoreBackend, NOW, at, fence, new_key, new_role, new_run, owner, unique, worker};
+use crate::{NOW, StoreBackend, at, fence, new_key, new_role, new_run, owner, unique, worker};
 
 const SKEW: Duration = Duration::from_secs(5);
 

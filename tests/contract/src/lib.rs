@@ -71,18 +71,37 @@ pub trait StoreBackend: Backend {
 #[macro_export]
 macro_rules! bus_suite {
     ($backend:ty, $attribute:meta) => {
-        $crate::tests_of!($backend, $attribute, bus {
-            order_by_key, every_group_sees_everything, new_group_starts_at_the_beginning,
-            everything_arrives_as_published, tail_sees_only_later_messages,
-            tail_and_group_are_independent, too_large, expired, next_is_cancel_safe,
-            tail_next_is_cancel_safe, one_publish_keeps_its_order, history_ends_at_its_beginning
-        });
-        $crate::tests_of!($backend, $attribute, groups {
-            uncommitted_is_delivered_again, committed_is_never_delivered_again,
-            commit_covers_what_came_before, each_message_to_one_member,
-            each_message_to_one_member_while_members_come_and_go, pause_leaves_the_topic,
-            pause_keeps_what_was_handed_out
-        });
+        $crate::tests_of!(
+            $backend,
+            $attribute,
+            bus {
+                order_by_key,
+                every_group_sees_everything,
+                new_group_starts_at_the_beginning,
+                everything_arrives_as_published,
+                tail_sees_only_later_messages,
+                tail_and_group_are_independent,
+                too_large,
+                expired,
+                next_is_cancel_safe,
+                tail_next_is_cancel_safe,
+                one_publish_keeps_its_order,
+                history_ends_at_its_beginning
+            }
+        );
+        $crate::tests_of!(
+            $backend,
+            $attribute,
+            groups {
+                uncommitted_is_delivered_again,
+                committed_is_never_delivered_again,
+                commit_covers_what_came_before,
+                each_message_to_one_member,
+                each_message_to_one_member_while_members_come_and_go,
+                pause_leaves_the_topic,
+                pause_keeps_what_was_handed_out
+            }
+        );
     };
 }
 
@@ -90,33 +109,88 @@ macro_rules! bus_suite {
 #[macro_export]
 macro_rules! store_suite {
     ($backend:ty, $attribute:meta) => {
-        $crate::tests_of!($backend, $attribute, runs {
-            admit_new, admit_duplicate, admit_stale, admit_supersedes, admit_without_owner,
-            runs_are_stored_whole, progress_is_fenced, end_is_written_once, end_sent_frees,
-            release_frees, runs_of_a_task, queued_counts_unowned
-        });
-        $crate::tests_of!($backend, $attribute, ends {
-            a_check_is_set_with_the_note_that_the_end_was_sent, checks_are_due_by_role_and_time,
-            a_check_is_moved_by_one_of_many, a_newer_attempt_has_no_check
-        });
-        $crate::tests_of!($backend, $attribute, leases {
-            claimable_cases, claimable_gone_owner, claimable_order_and_limit,
-            claimable_until_the_end_is_sent, one_of_many_claimers_wins,
-            a_stale_sight_claims_nothing, renew_reports_lost, old_owner_is_fenced
-        });
-        $crate::tests_of!($backend, $attribute, artifacts {
-            partials_are_read_back, newer_replaces_older, older_is_refused,
-            failed_batch_is_completed, complete_removes_older_attempts, complete_is_fenced,
-            paging_sees_everything, paging_goes_on_while_writes_do, finished_by_ordinal,
-            claims_are_recorded_once, odd_texts_survive
-        });
-        $crate::tests_of!($backend, $attribute, tasks {
-            create_once, save_needs_the_version, cancel_survives_saves, cancel_unknown_task,
-            views_of_nodes, lists, one_of_many_savers_wins
-        });
-        $crate::tests_of!($backend, $attribute, workers {
-            records, gone_worker_is_left_out, coordination, coordination_of_a_gone_worker
-        });
+        $crate::tests_of!(
+            $backend,
+            $attribute,
+            runs {
+                admit_new,
+                admit_duplicate,
+                admit_stale,
+                admit_supersedes,
+                admit_without_owner,
+                runs_are_stored_whole,
+                progress_is_fenced,
+                end_is_written_once,
+                end_sent_frees,
+                release_frees,
+                runs_of_a_task,
+                queued_counts_unowned
+            }
+        );
+        $crate::tests_of!(
+            $backend,
+            $attribute,
+            ends {
+                a_check_is_set_with_the_note_that_the_end_was_sent,
+                checks_are_due_by_role_and_time,
+                a_check_is_moved_by_one_of_many,
+                a_newer_attempt_has_no_check
+            }
+        );
+        $crate::tests_of!(
+            $backend,
+            $attribute,
+            leases {
+                claimable_cases,
+                claimable_gone_owner,
+                claimable_order_and_limit,
+                claimable_until_the_end_is_sent,
+                one_of_many_claimers_wins,
+                a_stale_sight_claims_nothing,
+                renew_reports_lost,
+                old_owner_is_fenced
+            }
+        );
+        $crate::tests_of!(
+            $backend,
+            $attribute,
+            artifacts {
+                partials_are_read_back,
+                newer_replaces_older,
+                older_is_refused,
+                failed_batch_is_completed,
+                complete_removes_older_attempts,
+                complete_is_fenced,
+                paging_sees_everything,
+                paging_goes_on_while_writes_do,
+                finished_by_ordinal,
+                claims_are_recorded_once,
+                odd_texts_survive
+            }
+        );
+        $crate::tests_of!(
+            $backend,
+            $attribute,
+            tasks {
+                create_once,
+                save_needs_the_version,
+                cancel_survives_saves,
+                cancel_unknown_task,
+                views_of_nodes,
+                lists,
+                one_of_many_savers_wins
+            }
+        );
+        $crate::tests_of!(
+            $backend,
+            $attribute,
+            workers {
+                records,
+                gone_worker_is_left_out,
+                coordination,
+                coordination_of_a_gone_worker
+            }
+        );
         mod model {
             use super::*;
 

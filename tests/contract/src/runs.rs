@@ -5,7 +5,7 @@ use flowkit::store::{Admitted, Fenced, NewRun, Progress, RunEnd, RunInput, RunRe
 use flowkit::types::{Epoch, LeaseNo, Role, RunKey};
 use serde_json::json;
 
-use crate::{StoreBackend, NOW, at, fence, key, new_key, new_role, new_run, object, owner, unique};
+use crate::{NOW, StoreBackend, at, fence, key, new_key, new_role, new_run, object, owner, unique};
 
 /// Admits a run that must be recorded.
 pub async fn recorded(store: &dyn Store, run: &NewRun, name: Option<&str>) -> RunRecord {

@@ -6,7 +6,7 @@ use flowkit::store::WorkerRecord;
 use flowkit::types::Role;
 use serde_json::json;
 
-use crate::{StoreBackend, NOW, at, unique, worker};
+use crate::{NOW, StoreBackend, at, unique, worker};
 
 fn record(name: &str) -> WorkerRecord {
     WorkerRecord {

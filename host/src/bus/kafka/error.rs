@@ -63,8 +63,11 @@ pub(super) fn of_code(what: &str, code: Code) -> BusError {
 pub(super) fn lost_membership(code: Code) -> bool {
     matches!(
         code,
-        Code::UnknownMemberId | Code::IllegalGeneration | Code::FencedInstanceId
-            | Code::AssignmentLost | Code::StaleMemberEpoch
+        Code::UnknownMemberId
+            | Code::IllegalGeneration
+            | Code::FencedInstanceId
+            | Code::AssignmentLost
+            | Code::StaleMemberEpoch
     )
 }
 

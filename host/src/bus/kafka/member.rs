@@ -161,11 +161,8 @@ impl Shared {
         if partitions.count() == 0 {
             return;
         }
-        let switched = if on {
-            self.consumer.resume(partitions)
-        } else {
-            self.consumer.pause(partitions)
-        };
+        let switched =
+            if on { self.consumer.resume(partitions) } else { self.consumer.pause(partitions) };
         // A partition that has just been taken away cannot be switched, and need not be.
         if let Err(error) = switched {
             tracing::debug!(target: "kafka", %error, on, "partitions were not switched");

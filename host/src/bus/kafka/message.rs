@@ -30,7 +30,9 @@ pub(super) fn headers(headers: &[(String, Vec<u8>)]) -> Option<OwnedHeaders> {
         return None;
     }
     let all = OwnedHeaders::new_with_capacity(headers.len());
-    Some(headers.iter().fold(all, |all, (key, value)| {
-        all.insert(Header { key, value: Some(value.as_slice()) })
-    }))
+    Some(
+        headers.iter().fold(all, |all, (key, value)| {
+            all.insert(Header { key, value: Some(value.as_slice()) })
+        }),
+    )
 }

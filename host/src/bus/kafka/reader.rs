@@ -209,11 +209,7 @@ fn partitions(consumer: &BaseConsumer<Log>, topic: &Topic) -> Result<Vec<i32>, B
 }
 
 /// The first offset of a partition, and the one after its last.
-fn range(
-    consumer: &BaseConsumer<Log>,
-    topic: &Topic,
-    number: i32,
-) -> Result<(i64, i64), BusError> {
+fn range(consumer: &BaseConsumer<Log>, topic: &Topic, number: i32) -> Result<(i64, i64), BusError> {
     let give_up = Instant::now() + ASK_WITHIN;
     loop {
         let error = match consumer.fetch_watermarks(topic.as_str(), number, ASK_WITHIN) {

@@ -13,9 +13,8 @@ pub(super) const DUPLICATE_KEY: i32 = 11_000;
 pub(super) struct TooSlow;
 
 /// What a server says for a while only: it steps down, shuts down, or is overloaded.
-const PASSING: &[i32] = &[
-    6, 7, 64, 89, 91, 112, 134, 189, 262, 317, 9_001, 10_107, 11_600, 11_602, 13_435, 13_436,
-];
+const PASSING: &[i32] =
+    &[6, 7, 64, 89, 91, 112, 134, 189, 262, 317, 9_001, 10_107, 11_600, 11_602, 13_435, 13_436];
 
 const UNAUTHORIZED: i32 = 13;
 const AUTHENTICATION_FAILED: i32 = 18;
@@ -26,7 +25,8 @@ pub(super) fn is_duplicate(error: &Error) -> bool {
     code(error) == Some(DUPLICATE_KEY)
 }
 
-fn code(error: &Error) -> Option<i32> {
+/// The server's number for what happened.
+pub(super) fn code(error: &Error) -> Option<i32> {
     match &*error.kind {
         ErrorKind::Command(command) => Some(command.code),
         ErrorKind::Write(WriteFailure::WriteError(write)) => Some(write.code),

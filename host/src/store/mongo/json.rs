@@ -85,7 +85,7 @@ pub(super) fn from_bson(value: Bson) -> Value {
         Bson::Null | Bson::Undefined => Value::Null,
         Bson::Array(elements) => elements.into_iter().map(from_bson).collect(),
         Bson::Document(document) => Value::Object(from_document(document)),
-        other => other.into_relaxed_extjson(),
+        other => serde_json::to_value(other).unwrap_or_default(),
     }
 }
 

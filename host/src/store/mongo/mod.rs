@@ -18,6 +18,7 @@ mod tasks;
 mod tasks_view;
 mod workers;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use mongodb::bson::{Bson, DateTime, Document};
@@ -48,8 +49,15 @@ pub struct MongoOptions {
 #[derive(Clone)]
 pub struct MongoStore {
     db: Database,
+    artifacts: Collection<Document>,
+    claims: Collection<Document>,
+    worker_states: Collection<Document>,
+    tasks: Collection<Document>,
+    /// Tasks that `flowkit run` coordinates. A coordinator of the field would take them for
+    /// its own if they were in `tasks`.
+    own_tasks: Collection<Document>,
     clock: Clock,
-    prepared: std::sync::Arc<OnceCell<()>>,
+    prepared: Arc<OnceCell<()>>,
 }
 
 impl MongoStore {
@@ -68,35 +76,28 @@ impl MongoStore {
         });
         let client = Client::with_options(client).map_err(error::of_uri)?;
         let db = client.database(&options.database);
-        Ok(Self { db, clock, prepared: std::sync::Arc::default() })
+        Ok(Self {
+            artifacts: db.collection("artifacts"),
+            claims: db.collection("stream_progress"),
+            worker_states: db.collection("worker_states"),
+            tasks: db.collection("tasks"),
+            own_tasks: db.collection("flowkit_tasks"),
+            db,
+            clock,
+            prepared: Arc::default(),
+        })
     }
 
     /// Ensures the indexes, once.
     async fn prepared(&self) -> Result<(), StoreError> {
         self.prepared.get_or_try_init(|| index::ensure(self)).await.copied()
     }
-
-    fn worker_states(&self) -> Collection<Document> {
-        self.db.collection("worker_states")
-    }
-
-    fn artifacts(&self) -> Collection<Document> {
-        self.db.collection("artifacts")
-    }
-
-    fn tasks(&self) -> Collection<Document> {
-        self.db.collection("tasks")
-    }
-
-    /// Tasks that `flowkit run` coordinates. A coordinator of the field would take them for
-    /// its own if they were in `tasks`.
-    fn own_tasks(&self) -> Collection<Document> {
-        self.db.collection("flowkit_tasks")
-    }
 }
 
 /// Waits for a call, but not for ever.
-async fn within<T>(call: impl IntoFuture<Output = mongodb::error::Result<T>>) -> mongodb::error::Result<T> {
+async fn within<T>(
+    call: impl IntoFuture<Output = mongodb::error::Result<T>>,
+) -> mongodb::error::Result<T> {
     match tokio::time::timeout(WITHIN, call.into_future()).await {
         Ok(done) => done,
         Err(_) => Err(mongodb::error::Error::custom(error::TooSlow)),
@@ -116,6 +117,25 @@ async fn all(
         Ok(found)
     })
     .await
+}
+
+/// Every index of a collection; none of one that does not exist yet.
+async fn all_indexes(
+    collection: &Collection<Document>,
+) -> mongodb::error::Result<Vec<mongodb::IndexModel>> {
+    const NAMESPACE_NOT_FOUND: i32 = 26;
+    let listed = within(async {
+        let mut cursor = collection.list_indexes().await?;
+        let mut found = Vec::new();
+        while cursor.advance().await? {
+            found.push(cursor.deserialize_current()?);
+        }
+        Ok(found)
+    });
+    match listed.await {
+        Err(error) if error::code(&error) == Some(NAMESPACE_NOT_FOUND) => Ok(Vec::new()),
+        listed => listed,
+    }
 }
 
 fn date(at: UnixMs) -> Bson {

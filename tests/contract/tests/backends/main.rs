@@ -8,3 +8,4 @@ mod files;
 mod kafka;
 mod kill;
 mod memory;
+mod mongo;
