@@ -163,16 +163,16 @@ fn a_broker_needs_its_keys_and_keeps_the_invariants() {
             r#"{"backend": "kafka", "kafka_bootstrap": "k:9092", "mongodb_uri": "mongodb://db",
                 "kafka": {"acks": 1, "sasl.password": ["x"]}}"#
         ),
-        @"A"
+        @r#"configs/worker.json:2:38: `kafka."sasl.password"`: invalid type: list, expected a text, {"file": PATH} or {"env": NAME}"#
     );
     insta::assert_snapshot!(
         error(
             r#"{"backend": "kafka", "kafka_bootstrap": "k:9092", "mongodb_uri": "mongodb://db",
                 "kafka": {"acks": 1}}"#
         ),
-        @"B"
+        @"configs/worker.json:2:27: `kafka.acks`: is `all`: what was acknowledged is never lost"
     );
-    insta::assert_snapshot!(error(r#"{"backend": "redis"}"#), @"C");
+    insta::assert_snapshot!(error(r#"{"backend": "redis"}"#), @r#"configs/worker.json:1:2: `backend`: there is no backend "redis"; there are "embedded" and "kafka""#);
 }
 
 #[test]
