@@ -256,7 +256,7 @@ async fn gone_workers_are_forgotten_once_they_own_nothing() {
     assert_eq!(left, ["alive", "owner"]);
 }
 
-/// The file as the first format left it, with one run whose end was sent.
+/// The file as the first format left it, with one run.
 fn write_format_1(path: &std::path::Path) {
     let file = Connection::open(path).unwrap();
     let tables =
@@ -267,9 +267,8 @@ fn write_format_1(path: &std::path::Path) {
     assert!(!tables.contains("check_"), "{tables}");
     file.execute_batch(&tables).unwrap();
     file.execute_batch(
-        "INSERT INTO runs (task_id, node_id, role, epoch, lease_no, ending, end_sent, created_at,
-             updated_at)
-         VALUES ('t', 'n', 'r', 1, 1, '{}', 1, 5, 6);
+        "INSERT INTO runs (task_id, node_id, role, epoch, lease_no, created_at, updated_at)
+         VALUES ('t', 'n', 'r', 1, 1, 5, 6);
          PRAGMA application_id = 1179405140; PRAGMA user_version = 1;",
     )
     .unwrap();
