@@ -1,7 +1,7 @@
 //! Ends that a coordinator missed while it was being restarted are sent again.
 
 use flowkit::protocol::Status;
-use flowkit::store::{NodeStatus, RunStore as _, TaskStore as _};
+use flowkit::store::{NodeStatus, TaskStore as _};
 use flowkit::types::{Epoch, TaskId};
 
 use crate::faults::Line;

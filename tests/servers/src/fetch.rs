@@ -12,7 +12,7 @@ const POM: &str = include_str!("../pom.xml");
 const SERVER: &str = include_str!("../java/Server.java");
 
 /// Why no server can be started here; `None` when one can.
-pub(crate) fn missing() -> Option<&'static str> {
+pub fn missing() -> Option<&'static str> {
     static MISSING: OnceLock<Option<&str>> = OnceLock::new();
     let runs = |program: &str| Command::new(program).arg("-version").output().is_ok();
     *MISSING.get_or_init(|| {

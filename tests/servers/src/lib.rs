@@ -10,17 +10,18 @@ mod process;
 use std::io::Write;
 use std::sync::OnceLock;
 
+pub use fetch::missing;
 pub use kafka::{Kafka, KafkaOptions, Secure};
 pub use mongo::Mongo;
 
 /// Names the broker that all tests of a run share.
-pub const KAFKA: &str = "FLOWKIT_TEST_KAFKA";
+pub const KAFKA: &str = "TESTS_KAFKA";
 
 /// Names the database server that all tests of a run share.
-pub const MONGODB: &str = "FLOWKIT_TEST_MONGODB";
+pub const MONGODB: &str = "TESTS_MONGODB";
 
 /// Names the file that the names of skipped tests are written to.
-pub const SKIPPED: &str = "FLOWKIT_TEST_SKIPPED";
+pub const SKIPPED: &str = "TESTS_SKIPPED";
 
 /// The servers that tests share: each uses names of its own on them.
 pub struct Shared {

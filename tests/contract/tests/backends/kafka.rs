@@ -29,8 +29,12 @@ fn connect(name: &str, bootstrap: &str) -> KafkaBus {
 #[async_trait]
 impl Backend for Kafka {
     async fn start() -> Self {
-        let bootstrap = std::env::var("FLOWKIT_TEST_KAFKA").unwrap();
-        Self { first: connect("first", &bootstrap), second: connect("second", &bootstrap) }
+        let bootstrap = &flowkit_servers::shared().kafka;
+        Self { first: connect("first", bootstrap), second: connect("second", bootstrap) }
+    }
+
+    fn available(test: &str) -> bool {
+        flowkit_servers::available(test)
     }
 }
 

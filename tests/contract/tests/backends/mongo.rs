@@ -26,10 +26,14 @@ async fn connect(uri: &str, database: &str) -> MongoStore {
 #[async_trait]
 impl Backend for Mongo {
     async fn start() -> Self {
-        let uri = std::env::var("FLOWKIT_TEST_MONGODB").unwrap();
+        let uri = &flowkit_servers::shared().mongodb;
         let database = contract::unique("test");
-        let db = mongodb::Client::with_uri_str(&uri).await.unwrap().database(&database);
-        Self { first: connect(&uri, &database).await, second: connect(&uri, &database).await, db }
+        let db = mongodb::Client::with_uri_str(uri).await.unwrap().database(&database);
+        Self { first: connect(uri, &database).await, second: connect(uri, &database).await, db }
+    }
+
+    fn available(test: &str) -> bool {
+        flowkit_servers::available(test)
     }
 }
 
