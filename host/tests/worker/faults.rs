@@ -1,7 +1,7 @@
 //! What lies between a worker and its bus and store in these tests: every call takes
 //! time, may be refused, may lose its answer, and may be the last one before a crash.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -26,11 +26,20 @@ struct State {
     delay: Duration,
     store_down: bool,
     bus_down: bool,
+    /// Whatever is under way arrives only when this has passed.
+    frozen: bool,
+    /// Raised when the worker's partitions are taken away and handed out anew.
+    assignment: u64,
+    /// Groups joined.
+    joined: u64,
+    /// A topic to which nothing may be written.
+    closed_topic: Option<Topic>,
     /// Of a thousand answers, how many are lost after the call took effect.
     lost_answers: u32,
     effects: u64,
     crash_at: Option<u64>,
     refused: Option<(&'static str, StoreError)>,
+    all_refused: Option<StoreError>,
     /// How often which call of the store was made.
     asked: HashMap<&'static str, u64>,
 }
@@ -43,10 +52,15 @@ impl Line {
             delay,
             store_down: false,
             bus_down: false,
+            frozen: false,
+            assignment: 0,
+            joined: 0,
+            closed_topic: None,
             lost_answers: 0,
             effects: 0,
             crash_at: None,
             refused: None,
+            all_refused: None,
             asked: HashMap::new(),
         })))
     }
@@ -61,6 +75,32 @@ impl Line {
 
     pub fn bus_down(&self, down: bool) {
         self.state().bus_down = down;
+    }
+
+    /// The process stands still, as far as anybody else can see: what it does meanwhile
+    /// arrives when it goes on.
+    pub fn freeze(&self, frozen: bool) {
+        self.state().frozen = frozen;
+    }
+
+    /// What the worker was handed and has not committed goes to whoever asks first.
+    pub fn rebalance(&self) {
+        self.state().assignment += 1;
+    }
+
+    /// How often it joined a consumer group.
+    pub fn joined(&self) -> u64 {
+        self.state().joined
+    }
+
+    /// The bus refuses for good to write to this topic.
+    pub fn close_topic(&self, topic: &Topic) {
+        self.state().closed_topic = Some(topic.clone());
+    }
+
+    /// How long a call takes each way from now on, at most.
+    pub fn slow_down(&self, delay: Duration) {
+        self.state().delay = delay;
     }
 
     /// Of a thousand answers, this many are lost after the call took effect.
@@ -85,6 +125,11 @@ impl Line {
         self.state().refused = why.map(|why| (call, why));
     }
 
+    /// Every call of the store is refused for good.
+    pub fn refuse_all(&self, why: Option<StoreError>) {
+        self.state().all_refused = why;
+    }
+
     /// How often a call of the store was made, whatever came of it.
     pub fn asked(&self, call: &str) -> u64 {
         self.state().asked.get(call).copied().unwrap_or_default()
@@ -98,6 +143,16 @@ impl Line {
         };
         if delay > 0 {
             tokio::time::sleep(Duration::from_millis(delay)).await;
+        }
+        while self.state().frozen {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    fn bus_passes(&self) -> Result<(), BusError> {
+        match self.state().bus_down {
+            true => Err(BusError::Unavailable("the line is cut".into())),
+            false => Ok(()),
         }
     }
 
@@ -117,6 +172,9 @@ impl Line {
         let state = self.state();
         if state.store_down {
             return Err(StoreError::Unavailable("the line is cut".into()));
+        }
+        if let Some(why) = &state.all_refused {
+            return Err(why.clone());
         }
         match &state.refused {
             Some((refused, why)) if *refused == call => Err(why.clone()),
@@ -157,6 +215,7 @@ pub struct FarBus {
 #[async_trait]
 impl Bus for FarBus {
     async fn ensure_topics(&self, topics: &[Topic]) -> Result<(), BusError> {
+        self.line.bus_passes()?;
         self.bus.ensure_topics(topics).await
     }
 
@@ -166,8 +225,10 @@ impl Bus for FarBus {
         deadline: Option<Instant>,
     ) -> Result<(), BusError> {
         self.line.travel().await;
-        if self.line.state().bus_down {
-            return Err(BusError::Unavailable("the line is cut".into()));
+        self.line.bus_passes()?;
+        let closed = self.line.state().closed_topic.clone();
+        if messages.iter().any(|message| Some(&message.topic) == closed.as_ref()) {
+            return Err(BusError::Fatal("nobody may write here".into()));
         }
         self.line.mortal().await;
         self.bus.publish(messages, deadline).await?;
@@ -186,11 +247,26 @@ impl Bus for FarBus {
         group: &str,
         topics: &[Topic],
     ) -> Result<Box<dyn GroupConsumer>, BusError> {
+        self.line.bus_passes()?;
         let inner = self.bus.subscribe(group, topics).await?;
-        Ok(Box::new(FarConsumer { line: self.line.clone(), inner }))
+        let assignment = {
+            let mut state = self.line.state();
+            state.joined += 1;
+            state.assignment
+        };
+        Ok(Box::new(FarConsumer {
+            line: self.line.clone(),
+            bus: self.bus.clone(),
+            group: group.to_owned(),
+            topics: topics.to_vec(),
+            paused: BTreeSet::new(),
+            assignment,
+            inner,
+        }))
     }
 
     async fn tail(&self, topics: &[Topic]) -> Result<Box<dyn Tail>, BusError> {
+        self.line.bus_passes()?;
         let inner = self.bus.tail(topics).await?;
         Ok(Box::new(FarTail { line: self.line.clone(), inner }))
     }
@@ -198,26 +274,66 @@ impl Bus for FarBus {
 
 struct FarConsumer {
     line: Line,
+    bus: MemoryBus,
+    group: String,
+    topics: Vec<Topic>,
+    paused: BTreeSet<Topic>,
+    assignment: u64,
     inner: Box<dyn GroupConsumer>,
+}
+
+impl FarConsumer {
+    /// Whether what was handed out before is still this member's to commit.
+    fn is_assigned(&self) -> bool {
+        self.line.state().assignment == self.assignment
+    }
+
+    async fn rebalance(&mut self) -> Result<(), BusError> {
+        self.inner = self.bus.subscribe(&self.group, &self.topics).await?;
+        for topic in &self.paused {
+            self.inner.pause(topic, true).await?;
+        }
+        self.assignment = self.line.state().assignment;
+        Ok(())
+    }
 }
 
 #[async_trait]
 impl GroupConsumer for FarConsumer {
     async fn next(&mut self) -> Result<InMessage, BusError> {
-        while self.line.state().bus_down {
-            tokio::time::sleep(Duration::from_millis(100)).await;
+        loop {
+            self.line.bus_passes()?;
+            if !self.is_assigned() {
+                self.rebalance().await?;
+            }
+            let frozen = self.line.state().frozen;
+            if frozen {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+            // A consumer is woken by its messages; the rest it looks for now and then.
+            let look = Duration::from_millis(250);
+            if let Ok(message) = tokio::time::timeout(look, self.inner.next()).await {
+                return message;
+            }
         }
-        self.inner.next().await
     }
 
     async fn commit(&mut self, message: &InMessage) -> Result<(), BusError> {
+        self.line.bus_passes()?;
         self.line.mortal().await;
-        self.inner.commit(message).await?;
+        if self.is_assigned() {
+            self.inner.commit(message).await?;
+        }
         self.line.mortal().await;
         Ok(())
     }
 
     async fn pause(&mut self, topic: &Topic, paused: bool) -> Result<(), BusError> {
+        match paused {
+            true => self.paused.insert(topic.clone()),
+            false => self.paused.remove(topic),
+        };
         self.inner.pause(topic, paused).await
     }
 }
@@ -230,9 +346,7 @@ struct FarTail {
 #[async_trait]
 impl Tail for FarTail {
     async fn next(&mut self) -> Result<InMessage, BusError> {
-        while self.line.state().bus_down {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        self.line.bus_passes()?;
         self.inner.next().await
     }
 }
