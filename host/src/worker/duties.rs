@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use super::Event;
 use crate::bus::OutMessage;
@@ -70,12 +71,16 @@ pub struct Beat {
     pub event: RunEvent,
     /// How the run is: a heartbeat must neither precede its first word nor follow its end.
     pub view: watch::Receiver<RunView>,
+    /// Until when this worker may say so.
+    pub until: Instant,
 }
 
 /// Sends heartbeats; one that cannot be sent now is followed by the next.
 pub async fn heartbeats(deps: Deps, beats: Vec<Beat>) {
     let now = deps.clock.wall();
     let settings = &deps.settings;
+    let next = deps.clock.now() + settings.hb_interval;
+    let deadline = beats.iter().map(|beat| beat.until).fold(next, Instant::min);
     let messages: Vec<OutMessage> = beats
         .iter()
         .filter(|beat| beat.view.borrow().beats)
@@ -86,7 +91,6 @@ pub async fn heartbeats(deps: Deps, beats: Vec<Beat>) {
             headers: Vec::new(),
         })
         .collect();
-    let deadline = deps.clock.now() + settings.hb_interval;
     match deps.bus.publish(&messages, Some(deadline)).await {
         Ok(()) => deps.health.answered(Part::Bus, deps.clock.wall()),
         Err(error) => deps.health.failed(Part::Bus, &error.to_string(), deps.clock.wall()),

@@ -282,13 +282,15 @@ impl Loop {
                 continue;
             }
             held.renewed(asked_at);
-            let left = held.lease().deadline().saturating_duration_since(now);
+            let until = held.lease().deadline();
+            let left = until.saturating_duration_since(now);
             let event = RunEvent::TaskHeartbeat(LeaseInfo {
                 worker_id: held.owner.worker_id.clone(),
                 lease_id: held.owner.lease_id.clone(),
                 lease_deadline_ts_ms: self.deps.clock.wall().plus(left),
             });
-            beats.push(Beat { address: held.address.clone(), event, view: held.view() });
+            let (address, view) = (held.address.clone(), held.view());
+            beats.push(Beat { address, event, view, until });
         }
         if !beats.is_empty() {
             self.errand("heartbeats", duties::heartbeats(self.deps.clone(), beats));

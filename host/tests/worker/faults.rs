@@ -16,6 +16,8 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::time::Instant;
 
+use crate::sim::witness::Witness;
+
 /// One worker's line to the world. Clones are the same line.
 #[derive(Clone)]
 pub struct Line(Arc<Mutex<State>>);
@@ -38,6 +40,7 @@ struct State {
     lost_answers: u32,
     effects: u64,
     crash_at: Option<u64>,
+    witness: Option<Witness>,
     refused: Option<(&'static str, StoreError)>,
     all_refused: Option<StoreError>,
     /// How often which call of the store was made.
@@ -59,6 +62,7 @@ impl Line {
             lost_answers: 0,
             effects: 0,
             crash_at: None,
+            witness: None,
             refused: None,
             all_refused: None,
             asked: HashMap::new(),
@@ -112,6 +116,21 @@ impl Line {
     /// stops it before change `at / 2`, an odd one after it.
     pub fn crash_at(&self, at: u64) {
         self.state().crash_at = Some(at);
+    }
+
+    /// It lives on if it has not got there yet.
+    pub fn never_dies(&self) {
+        self.state().crash_at = None;
+    }
+
+    /// Whether it is to be stopped at a change.
+    pub fn dies(&self) -> bool {
+        self.state().crash_at.is_some()
+    }
+
+    /// Somebody looks at what gets out.
+    pub fn watch(&self, witness: &Witness) {
+        self.state().witness = Some(witness.clone());
     }
 
     /// Whether it has got there.
@@ -232,6 +251,10 @@ impl Bus for FarBus {
         }
         self.line.mortal().await;
         self.bus.publish(messages, deadline).await?;
+        let witness = self.line.state().witness.clone();
+        if let Some(witness) = witness {
+            witness.published(messages).await;
+        }
         self.line.mortal().await;
         self.line.travel().await;
         let mut state = self.line.state();
@@ -324,6 +347,10 @@ impl GroupConsumer for FarConsumer {
         self.line.mortal().await;
         if self.is_assigned() {
             self.inner.commit(message).await?;
+            let witness = self.line.state().witness.clone();
+            if let Some(witness) = witness {
+                witness.committed(message).await;
+            }
         }
         self.line.mortal().await;
         Ok(())

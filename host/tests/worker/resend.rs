@@ -1,7 +1,7 @@
 //! Ends that a coordinator missed while it was being restarted are sent again.
 
 use flowkit::protocol::Status;
-use flowkit::store::{NodeStatus, RunStore as _, TaskStore as _};
+use flowkit::store::{NodeStatus, TaskStore as _};
 use flowkit::types::{Epoch, TaskId};
 
 use crate::faults::Line;
@@ -77,6 +77,18 @@ async fn an_end_that_was_taken_is_sent_once() {
     world.until_ended("n").await;
     tokio::time::sleep(secs(4_000)).await;
     assert_eq!((world.ends("n"), world.record("n").await.check), (1, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_being_cancelled_still_waits_for_cancelled() {
+    let world = World::new();
+    world.task(&["n"], 1).await;
+    world.cancel_task("enough").await;
+    let _worker = world.start("w1");
+    note(&world, "n", NodeStatus::Cancelling, 1).await;
+    world.command("n", 1).await;
+    world.until("sent again", |world| world.ends("n") == 2).await;
+    assert_eq!(world.lines("n").last().unwrap(), "1 CANCELLED enough");
 }
 
 #[tokio::test(start_paused = true)]
