@@ -41,6 +41,8 @@ struct State {
     effects: u64,
     crash_at: Option<u64>,
     witness: Option<Witness>,
+    /// What is published leaves in the order in which it was handed over, as with a producer.
+    wire: Arc<tokio::sync::Mutex<()>>,
     refused: Option<(&'static str, StoreError)>,
     all_refused: Option<StoreError>,
     /// How often which call of the store was made.
@@ -63,6 +65,7 @@ impl Line {
             effects: 0,
             crash_at: None,
             witness: None,
+            wire: Arc::default(),
             refused: None,
             all_refused: None,
             asked: HashMap::new(),
@@ -243,6 +246,8 @@ impl Bus for FarBus {
         messages: &[OutMessage],
         deadline: Option<Instant>,
     ) -> Result<(), BusError> {
+        let wire = self.line.state().wire.clone();
+        let in_order = wire.lock().await;
         self.line.travel().await;
         self.line.bus_passes()?;
         let closed = self.line.state().closed_topic.clone();
@@ -255,6 +260,7 @@ impl Bus for FarBus {
         if let Some(witness) = witness {
             witness.published(messages).await;
         }
+        drop(in_order);
         self.line.mortal().await;
         self.line.travel().await;
         let mut state = self.line.state();

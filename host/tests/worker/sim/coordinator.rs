@@ -318,7 +318,8 @@ fn apply(node: &mut Node, status: &Status, violations: &mut Vec<String>, rng: &m
         RunEvent::Cancelled { .. } if node.status == NodeStatus::Finished => {
             violations.push(format!("{:?} is opened again", status.address));
         }
-        RunEvent::Cancelled { .. } if node.is_over() => {}
+        // Said twice, because the first may not have left.
+        RunEvent::Cancelled { .. } if node.is_over() || node.retry_at.is_some() => {}
         RunEvent::Cancelled { .. } if node.restarts > 0 => {
             node.restarts -= 1;
             node.status = NodeStatus::Deferred;

@@ -120,6 +120,7 @@ struct Sim {
     coordinator: Coordinator,
     witness: Witness,
     lives: u64,
+    nonsense: u64,
     seed: u64,
 }
 
@@ -160,6 +161,7 @@ impl Sim {
             world,
             workers: BTreeMap::new(),
             lives: 0,
+            nonsense: 0,
             seed,
         }
     }
@@ -227,7 +229,7 @@ impl Sim {
     async fn misfortune(&mut self, count: usize) {
         let worker = WORKERS[self.rng.random_range(0..count)];
         let node = NODES[self.rng.random_range(0..NODES.len())].0;
-        match self.rng.random_range(0..20) {
+        match self.rng.random_range(0..21) {
             0..=2 => match self.workers.remove(worker) {
                 Some(process) => process.crash().await,
                 None => self.start(worker),
@@ -259,7 +261,18 @@ impl Sim {
                 self.coordinator.start("over").await;
             }
             19 if self.coordinator.is_there() => self.coordinator.cancel("halt").await,
+            20 => self.say_nonsense().await,
             _ => {}
+        }
+    }
+
+    async fn say_nonsense(&mut self) {
+        let role = flowkit::types::Role::new(crate::world::ROLE).unwrap();
+        let topics = &self.world.topics;
+        let nonsense = format!("{{\"nonsense\": {}", self.nonsense).into_bytes();
+        self.nonsense += 1;
+        for topic in [&topics.commands(&role), &topics.signals, &topics.query] {
+            self.world.say(topic, None, nonsense.clone()).await;
         }
     }
 
