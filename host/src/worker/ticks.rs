@@ -41,7 +41,7 @@ pub(super) struct Ticks {
 }
 
 /// Due again and again after waits that are never quite the same: workers that begin
-/// together must not look for runs together.
+/// together must not look for runs together. Never later than the period says.
 struct Jittered {
     period: Duration,
     due: Instant,
@@ -55,7 +55,7 @@ impl Jittered {
     }
 
     fn again(&mut self) {
-        self.due = Instant::now() + self.period.mul_f64(self.rng.random_range(0.8..1.2));
+        self.due = Instant::now() + self.period.mul_f64(self.rng.random_range(0.6..0.95));
     }
 }
 

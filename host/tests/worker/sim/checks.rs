@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::Sim;
 use super::coordinator::Node;
+use crate::world::secs;
 
 impl Sim {
     pub(super) async fn check(&self) {
@@ -37,6 +38,7 @@ impl Sim {
         match (node.status, record.end.clone().unwrap()) {
             // An end that met the cancel on its way is not counted by the coordinator.
             (NodeStatus::Finished | NodeStatus::Cancelling, RunEnd::Done { metrics }) => {
+                self.check_cancel_was_late(name, node);
                 let batches = self.batches(name);
                 let rows = metrics.as_object().get("rows").cloned();
                 assert_eq!(rows, Some(json!(batches)), "{}", why());
@@ -55,6 +57,15 @@ impl Sim {
             }
             _ => panic!("another end: {}", why()),
         }
+    }
+
+    /// A cancel stops whatever runs, as soon as its flag can be read.
+    fn check_cancel_was_late(&self, name: &str, node: &Node) {
+        let Some((_, cancelled_at)) = node.cancelled else { return };
+        let said = self.world.said(name);
+        let done = said.iter().find(|(_, status)| status.event.kind() == "TASK_DONE").unwrap();
+        let late = done.0.timestamp.since(cancelled_at.max(self.healed_at));
+        assert!(late < secs(20), "{name} was done {late:?} after its cancel: {said:#?}");
     }
 
     /// What was said about an attempt: accepted first, by its owner only, every batch before

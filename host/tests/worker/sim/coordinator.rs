@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use flowkit::bus::Bus as _;
 use flowkit::bus::memory::MemoryBus;
+use flowkit::clock::UnixMs;
 use flowkit::protocol::*;
 use flowkit::store::memory::MemoryStore;
 use flowkit::store::*;
@@ -47,8 +48,8 @@ pub struct Node {
     pub status: NodeStatus,
     /// How often it came to an end that nothing follows.
     pub ends: u32,
-    /// It was cancelled at this epoch.
-    pub cancelled: Option<u32>,
+    /// It was cancelled: at which epoch, and when.
+    pub cancelled: Option<(u32, UnixMs)>,
     /// How often it is started again although it is cancelled.
     pub restarts: u32,
     owner: Option<WorkerId>,
@@ -172,7 +173,7 @@ impl Coordinator {
             if node.is_over() || node.cancelled.is_some() || node.epoch == 0 {
                 return;
             }
-            node.cancelled = Some(node.epoch);
+            node.cancelled = Some((node.epoch, self.clock.wall()));
             if node.status == NodeStatus::Running {
                 node.status = NodeStatus::Cancelling;
             }

@@ -25,7 +25,7 @@ use crate::faults::Line;
 use crate::scripted::{Plan, Quirk};
 use crate::world::{Process, World, ms, secs};
 
-const RUNS: u64 = 1_000;
+const RUNS: u64 = 2_000;
 const WORKERS: [&str; 5] = ["w0", "w1", "w2", "w3", "w4"];
 
 /// The longest that everything may take once nothing goes wrong any more: the last of the
@@ -40,7 +40,7 @@ const NODES: [(&str, Option<&str>, u64); 6] = [
     ("over", None, 7),
     ("long", None, 12),
     ("flop", None, 5),
-    ("halt", None, 9),
+    ("halt", None, 30),
 ];
 
 fn number(name: &str) -> Option<u64> {
@@ -121,6 +121,7 @@ struct Sim {
     witness: Witness,
     lives: u64,
     nonsense: u64,
+    healed_at: flowkit::clock::UnixMs,
     seed: u64,
 }
 
@@ -131,8 +132,9 @@ fn nodes(rng: &mut StdRng) -> BTreeMap<&'static str, Node> {
             json!({"input_adapter": "pull.from_artifacts", "input_args": args})
         });
         let own = if input.is_none() { batches } else { 0 };
-        let mut plan =
-            Plan::of(usize::try_from(own).unwrap()).taking(ms(rng.random_range(1..1_500)));
+        // One takes long enough that a cancel which is not seen cannot be missed.
+        let takes = if name == "halt" { 3_000 } else { rng.random_range(1..1_500) };
+        let mut plan = Plan::of(usize::try_from(own).unwrap()).taking(ms(takes));
         plan.checkpoints = name == "long" || name == "src";
         (name, Node::new(input, plan, rng.random_range(0..4)))
     };
@@ -161,6 +163,7 @@ impl Sim {
             workers: BTreeMap::new(),
             lives: 0,
             nonsense: 0,
+            healed_at: flowkit::clock::UnixMs(0),
             seed,
         }
     }
@@ -181,6 +184,7 @@ impl Sim {
             self.misfortune(count).await;
         }
         self.heal(count).await;
+        self.healed_at = self.world.clock.wall();
         self.finish().await;
         self.check().await;
         self.story()
@@ -247,7 +251,15 @@ impl Sim {
                     process.line.bus_down(bus);
                 }
             }
-            9 | 10 => self.on_line(worker, |line, rng| line.freeze(rng.random_bool(0.6))),
+            9 | 10 => self.on_line(worker, |line, rng| {
+                let line = line.clone();
+                let pause = ms(rng.random_range(2_000..25_000));
+                tokio::spawn(async move {
+                    line.freeze(true);
+                    tokio::time::sleep(pause).await;
+                    line.freeze(false);
+                });
+            }),
             11 | 12 => self.on_line(worker, |line, _| line.rebalance()),
             13 => self.on_line(worker, |line, rng| line.slow_down(ms(rng.random_range(0..2_500)))),
             14 | 15 => {
