@@ -206,7 +206,8 @@ mod tests {
             (0..25).filter_map(|s| health.met(Oddity::MalformedSignal, at(s))).collect();
         assert_eq!(lines, [0, 9, 9]);
         assert_eq!(health.met(Oddity::MalformedQuery, at(25)), Some(0));
-        let counts = Oddities { malformed_signals: 25, malformed_queries: 1, ..Oddities::default() };
+        let counts =
+            Oddities { malformed_signals: 25, malformed_queries: 1, ..Oddities::default() };
         assert_eq!(health.oddities(), counts);
     }
 }

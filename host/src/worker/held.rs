@@ -58,10 +58,8 @@ impl HeldRuns {
         let settings = &deps.settings;
         let (lease, lease_seen) = watch::channel(Lease::granted(asked_at, settings.lease_ttl));
         let (stops, stops_seen) = mpsc::channel(STOPS);
-        let state =
-            if record.end.is_some() { RunState::Finishing } else { RunState::Running };
-        let view =
-            RunView { state, finished: record.progress.finished, beats: false, owned: true };
+        let state = if record.end.is_some() { RunState::Finishing } else { RunState::Running };
+        let view = RunView { state, finished: record.progress.finished, beats: false, owned: true };
         let (view_shown, view) = watch::channel(view);
         let cancelled = cancelled.map(|reason| Stop {
             cause: StopCause::Cancel { source: CancelKind::Database, reason },

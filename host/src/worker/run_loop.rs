@@ -65,12 +65,10 @@ impl Loop {
         let Some(opened) = opening::open(&deps, &roles, &shutdown).await? else {
             return Ok(None);
         };
-        let slots =
-            Slots::new(deps.settings.max_concurrent_tasks, &deps.settings.role_concurrency);
+        let slots = Slots::new(deps.settings.max_concurrent_tasks, &deps.settings.role_concurrency);
         let mine = Mine::default();
         let (sender, events) = mpsc::channel(EVENTS);
-        let mut intakes =
-            Intakes::new(deps.clone(), slots.clone(), mine.clone(), sender.clone());
+        let mut intakes = Intakes::new(deps.clone(), slots.clone(), mine.clone(), sender.clone());
         roles.into_iter().for_each(|role| intakes.start(role));
         let signals = listen::signals(deps.clone(), opened.signals, sender.clone());
         let queries = listen::queries(deps.clone(), opened.queries, sender.clone());

@@ -341,7 +341,7 @@ impl GroupConsumer for FarConsumer {
                 continue;
             }
             // A consumer is woken by its messages; the rest it looks for now and then.
-            let look = Duration::from_millis(250);
+            let look = Duration::from_secs(2);
             if let Ok(message) = tokio::time::timeout(look, self.inner.next()).await {
                 return message;
             }

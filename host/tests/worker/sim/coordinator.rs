@@ -116,7 +116,7 @@ impl Coordinator {
                 this.ask_all().await;
             }
             loop {
-                if let Ok(message) = tokio::time::timeout(ms(500), tail.next()).await {
+                if let Ok(message) = tokio::time::timeout(secs(1), tail.next()).await {
                     this.read(&Status::decode(&message.unwrap().value).unwrap()).await;
                 }
                 this.retry().await;
@@ -190,8 +190,12 @@ impl Coordinator {
 
     async fn say(&self, topic: &flowkit::bus::Topic, key: String, envelope: Envelope) {
         let value = envelope.encode();
-        let message =
-            flowkit::bus::OutMessage { topic: topic.clone(), key: Some(key), value, headers: vec![] };
+        let message = flowkit::bus::OutMessage {
+            topic: topic.clone(),
+            key: Some(key),
+            value,
+            headers: vec![],
+        };
         self.bus.publish(&[message], None).await.unwrap();
     }
 
@@ -261,7 +265,8 @@ impl Coordinator {
             if node.status != NodeStatus::Running {
                 continue;
             }
-            let mut replies = self.bus.tail(std::slice::from_ref(&self.topics.reply)).await.unwrap();
+            let mut replies =
+                self.bus.tail(std::slice::from_ref(&self.topics.reply)).await.unwrap();
             let address = address(name, node.epoch + 1);
             let query = Envelope {
                 msg_type: MsgType::Query,
