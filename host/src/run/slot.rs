@@ -135,8 +135,7 @@ mod tests {
 
         assert!(first.give_back());
         let second = slots.take(&few).unwrap();
-        let again = first.take_again();
-        tokio::pin!(again);
+        let mut again = Box::pin(first.take_again());
         let a_while = std::time::Duration::from_secs(9);
         assert!(tokio::time::timeout(a_while, &mut again).await.is_err());
         drop(others);
