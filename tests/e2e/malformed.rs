@@ -116,7 +116,8 @@ fn letters(field: &Field, count: usize) -> Vec<Value> {
         }
         assert!(letters.len() < count, "{} letters, {count} were expected", letters.len());
         if begun.elapsed() > PATIENCE {
-            let mut errors: Vec<&str> = letters.iter().filter_map(|l| l["error"].as_str()).collect();
+            let mut errors: Vec<&str> =
+                letters.iter().filter_map(|l| l["error"].as_str()).collect();
             errors.sort_unstable();
             panic!("{} letters, {count} expected: {errors:#?}", letters.len());
         }
