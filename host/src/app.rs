@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 
@@ -17,6 +18,9 @@ use crate::store::mongo::{MongoOptions, MongoStore};
 use crate::store::{Store, embedded::EmbeddedStore, memory::MemoryStore};
 use crate::tasks;
 use crate::types::{Role, WorkerId};
+
+/// How long a call of the database may take, at least and at most.
+const STORE_WITHIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
 
 /// What the commands are built from.
 pub struct App {
@@ -89,7 +93,10 @@ impl App {
 
     async fn mongodb(&self) -> anyhow::Result<Arc<dyn Store>> {
         let servers = self.config.servers()?;
-        let options = MongoOptions { uri: servers.mongodb_uri, database: servers.mongodb_database };
+        // A call that hangs must leave time for another one before a lease ends.
+        let within = (self.settings().lease_ttl / 4).clamp(STORE_WITHIN.0, STORE_WITHIN.1);
+        let (uri, database) = (servers.mongodb_uri, servers.mongodb_database);
+        let options = MongoOptions { uri, database, within };
         Ok(Arc::new(MongoStore::connect(options, self.clock.clone()).await?))
     }
 

@@ -251,9 +251,12 @@ impl<'a> Coordinator<'a> {
             status.event.kind(),
             uid(&status.event)
         );
-        let ids = self.ids.entry(same).or_default();
-        if !ids.insert(status.dedup_id.clone()) {
-            self.repeated += 1;
+        // A heartbeat is named by its time.
+        if !matches!(status.event, RunEvent::TaskHeartbeat(_)) {
+            let ids = self.ids.entry(same).or_default();
+            if !ids.insert(status.dedup_id.clone()) {
+                self.repeated += 1;
+            }
         }
         self.apply(&status).await;
     }

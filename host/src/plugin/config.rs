@@ -13,6 +13,10 @@ pub struct HandlerConfig {
     /// The component's file. Whoever reads the configuration makes it absolute, or relative
     /// to the process's directory.
     pub component: PathBuf,
+    /// How many runs of the role a worker has at once, at most; by default as many as
+    /// `max_concurrent_tasks` allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<NonZeroU32>,
     /// Directories the handler may use; none by default.
     #[serde(default)]
     pub dirs: Vec<DirGrant>,
@@ -24,7 +28,12 @@ pub struct HandlerConfig {
 impl HandlerConfig {
     /// A handler that is granted nothing and has the default limits.
     pub fn new(component: impl Into<PathBuf>) -> Self {
-        Self { component: component.into(), dirs: Vec::new(), limits: Limits::default() }
+        Self {
+            component: component.into(),
+            concurrency: None,
+            dirs: Vec::new(),
+            limits: Limits::default(),
+        }
     }
 }
 

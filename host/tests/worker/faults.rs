@@ -1,7 +1,7 @@
 //! What lies between a worker and its bus and store in these tests: every call takes
 //! time, may be refused, may lose its answer, and may be the last one before a crash.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -16,6 +16,8 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::time::Instant;
 
+use crate::sim::witness::Witness;
+
 /// One worker's line to the world. Clones are the same line.
 #[derive(Clone)]
 pub struct Line(Arc<Mutex<State>>);
@@ -26,11 +28,23 @@ struct State {
     delay: Duration,
     store_down: bool,
     bus_down: bool,
+    /// Whatever is under way arrives only when this has passed.
+    frozen: bool,
+    /// Raised when the worker's partitions are taken away and handed out anew.
+    assignment: u64,
+    /// Groups joined.
+    joined: u64,
+    /// A topic to which nothing may be written.
+    closed_topic: Option<Topic>,
     /// Of a thousand answers, how many are lost after the call took effect.
     lost_answers: u32,
     effects: u64,
     crash_at: Option<u64>,
+    witness: Option<Witness>,
+    /// What is published leaves in the order in which it was handed over, as with a producer.
+    wire: Arc<tokio::sync::Mutex<()>>,
     refused: Option<(&'static str, StoreError)>,
+    all_refused: Option<StoreError>,
     /// How often which call of the store was made.
     asked: HashMap<&'static str, u64>,
 }
@@ -43,10 +57,17 @@ impl Line {
             delay,
             store_down: false,
             bus_down: false,
+            frozen: false,
+            assignment: 0,
+            joined: 0,
+            closed_topic: None,
             lost_answers: 0,
             effects: 0,
             crash_at: None,
+            witness: None,
+            wire: Arc::default(),
             refused: None,
+            all_refused: None,
             asked: HashMap::new(),
         })))
     }
@@ -63,6 +84,32 @@ impl Line {
         self.state().bus_down = down;
     }
 
+    /// The process stands still, as far as anybody else can see: what it does meanwhile
+    /// arrives when it goes on.
+    pub fn freeze(&self, frozen: bool) {
+        self.state().frozen = frozen;
+    }
+
+    /// What the worker was handed and has not committed goes to whoever asks first.
+    pub fn rebalance(&self) {
+        self.state().assignment += 1;
+    }
+
+    /// How often it joined a consumer group.
+    pub fn joined(&self) -> u64 {
+        self.state().joined
+    }
+
+    /// The bus refuses for good to write to this topic.
+    pub fn close_topic(&self, topic: &Topic) {
+        self.state().closed_topic = Some(topic.clone());
+    }
+
+    /// How long a call takes each way from now on, at most.
+    pub fn slow_down(&self, delay: Duration) {
+        self.state().delay = delay;
+    }
+
     /// Of a thousand answers, this many are lost after the call took effect.
     pub fn lose_answers(&self, of_a_thousand: u32) {
         self.state().lost_answers = of_a_thousand;
@@ -74,6 +121,21 @@ impl Line {
         self.state().crash_at = Some(at);
     }
 
+    /// It lives on if it has not got there yet.
+    pub fn never_dies(&self) {
+        self.state().crash_at = None;
+    }
+
+    /// Whether it is to be stopped at a change.
+    pub fn dies(&self) -> bool {
+        self.state().crash_at.is_some()
+    }
+
+    /// Somebody looks at what gets out.
+    pub fn watch(&self, witness: &Witness) {
+        self.state().witness = Some(witness.clone());
+    }
+
     /// Whether it has got there.
     pub fn crashed(&self) -> bool {
         let state = self.state();
@@ -83,6 +145,11 @@ impl Line {
     /// One kind of call is refused for good.
     pub fn refuse(&self, call: &'static str, why: Option<StoreError>) {
         self.state().refused = why.map(|why| (call, why));
+    }
+
+    /// Every call of the store is refused for good.
+    pub fn refuse_all(&self, why: Option<StoreError>) {
+        self.state().all_refused = why;
     }
 
     /// How often a call of the store was made, whatever came of it.
@@ -98,6 +165,16 @@ impl Line {
         };
         if delay > 0 {
             tokio::time::sleep(Duration::from_millis(delay)).await;
+        }
+        while self.state().frozen {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    fn bus_passes(&self) -> Result<(), BusError> {
+        match self.state().bus_down {
+            true => Err(BusError::Unavailable("the line is cut".into())),
+            false => Ok(()),
         }
     }
 
@@ -117,6 +194,9 @@ impl Line {
         let state = self.state();
         if state.store_down {
             return Err(StoreError::Unavailable("the line is cut".into()));
+        }
+        if let Some(why) = &state.all_refused {
+            return Err(why.clone());
         }
         match &state.refused {
             Some((refused, why)) if *refused == call => Err(why.clone()),
@@ -157,6 +237,7 @@ pub struct FarBus {
 #[async_trait]
 impl Bus for FarBus {
     async fn ensure_topics(&self, topics: &[Topic]) -> Result<(), BusError> {
+        self.line.bus_passes()?;
         self.bus.ensure_topics(topics).await
     }
 
@@ -165,12 +246,21 @@ impl Bus for FarBus {
         messages: &[OutMessage],
         deadline: Option<Instant>,
     ) -> Result<(), BusError> {
+        let wire = self.line.state().wire.clone();
+        let in_order = wire.lock().await;
         self.line.travel().await;
-        if self.line.state().bus_down {
-            return Err(BusError::Unavailable("the line is cut".into()));
+        self.line.bus_passes()?;
+        let closed = self.line.state().closed_topic.clone();
+        if messages.iter().any(|message| Some(&message.topic) == closed.as_ref()) {
+            return Err(BusError::Fatal("nobody may write here".into()));
         }
         self.line.mortal().await;
         self.bus.publish(messages, deadline).await?;
+        let witness = self.line.state().witness.clone();
+        if let Some(witness) = witness {
+            witness.published(messages).await;
+        }
+        drop(in_order);
         self.line.mortal().await;
         self.line.travel().await;
         let mut state = self.line.state();
@@ -186,11 +276,26 @@ impl Bus for FarBus {
         group: &str,
         topics: &[Topic],
     ) -> Result<Box<dyn GroupConsumer>, BusError> {
+        self.line.bus_passes()?;
         let inner = self.bus.subscribe(group, topics).await?;
-        Ok(Box::new(FarConsumer { line: self.line.clone(), inner }))
+        let assignment = {
+            let mut state = self.line.state();
+            state.joined += 1;
+            state.assignment
+        };
+        Ok(Box::new(FarConsumer {
+            line: self.line.clone(),
+            bus: self.bus.clone(),
+            group: group.to_owned(),
+            topics: topics.to_vec(),
+            paused: BTreeSet::new(),
+            assignment,
+            inner,
+        }))
     }
 
     async fn tail(&self, topics: &[Topic]) -> Result<Box<dyn Tail>, BusError> {
+        self.line.bus_passes()?;
         let inner = self.bus.tail(topics).await?;
         Ok(Box::new(FarTail { line: self.line.clone(), inner }))
     }
@@ -202,26 +307,70 @@ impl Bus for FarBus {
 
 struct FarConsumer {
     line: Line,
+    bus: MemoryBus,
+    group: String,
+    topics: Vec<Topic>,
+    paused: BTreeSet<Topic>,
+    assignment: u64,
     inner: Box<dyn GroupConsumer>,
+}
+
+impl FarConsumer {
+    /// Whether what was handed out before is still this member's to commit.
+    fn is_assigned(&self) -> bool {
+        self.line.state().assignment == self.assignment
+    }
+
+    async fn rebalance(&mut self) -> Result<(), BusError> {
+        self.inner = self.bus.subscribe(&self.group, &self.topics).await?;
+        for topic in &self.paused {
+            self.inner.pause(topic, true).await?;
+        }
+        self.assignment = self.line.state().assignment;
+        Ok(())
+    }
 }
 
 #[async_trait]
 impl GroupConsumer for FarConsumer {
     async fn next(&mut self) -> Result<InMessage, BusError> {
-        while self.line.state().bus_down {
-            tokio::time::sleep(Duration::from_millis(100)).await;
+        loop {
+            self.line.bus_passes()?;
+            if !self.is_assigned() {
+                self.rebalance().await?;
+            }
+            let frozen = self.line.state().frozen;
+            if frozen {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+            // A consumer is woken by its messages; the rest it looks for now and then.
+            let look = Duration::from_millis(250);
+            if let Ok(message) = tokio::time::timeout(look, self.inner.next()).await {
+                return message;
+            }
         }
-        self.inner.next().await
     }
 
     async fn commit(&mut self, message: &InMessage) -> Result<(), BusError> {
+        self.line.bus_passes()?;
         self.line.mortal().await;
-        self.inner.commit(message).await?;
+        if self.is_assigned() {
+            self.inner.commit(message).await?;
+            let witness = self.line.state().witness.clone();
+            if let Some(witness) = witness {
+                witness.committed(message).await;
+            }
+        }
         self.line.mortal().await;
         Ok(())
     }
 
     async fn pause(&mut self, topic: &Topic, paused: bool) -> Result<(), BusError> {
+        match paused {
+            true => self.paused.insert(topic.clone()),
+            false => self.paused.remove(topic),
+        };
         self.inner.pause(topic, paused).await
     }
 }
@@ -234,9 +383,7 @@ struct FarTail {
 #[async_trait]
 impl Tail for FarTail {
     async fn next(&mut self) -> Result<InMessage, BusError> {
-        while self.line.state().bus_down {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        self.line.bus_passes()?;
         self.inner.next().await
     }
 }

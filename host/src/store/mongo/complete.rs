@@ -4,9 +4,12 @@ use mongodb::bson::{Bson, Document, doc};
 
 use super::artifacts::{not_newer, of_node};
 use super::error::{is_duplicate, meaning};
-use super::{MongoStore, date, decode, int, json, text, within};
+use super::{MongoStore, date, decode, int, json, text};
 use crate::store::{Fenced, NewComplete, StoreError};
 use crate::types::Fence;
+
+/// Before the first attempt there is none that could have left anything.
+const FIRST_EPOCH: u32 = 1;
 
 const WRITING: &str = "writing a complete artifact";
 
@@ -22,7 +25,7 @@ impl MongoStore {
         filter.insert("status", "complete");
         let change = change(fence, complete)?;
         loop {
-            let found = within(self.artifacts.find_one(filter.clone())).await;
+            let found = self.within(self.artifacts.find_one(filter.clone())).await;
             let found = found.map_err(|error| meaning(WRITING, &error))?;
             if found.as_ref().is_some_and(|found| is_newer(found, fence)) {
                 return Ok(Fenced::Lost);
@@ -36,7 +39,7 @@ impl MongoStore {
             own.insert("_id", id);
             own.insert("$or", not_newer(fence));
             let written = self.artifacts.update_one(own, change.clone()).upsert(true);
-            match within(written).await {
+            match self.within(written).await {
                 Ok(_) => return Ok(Fenced::Written),
                 Err(error) if is_duplicate(&error) => {}
                 Err(error) => return Err(meaning(WRITING, &error)),
@@ -45,10 +48,13 @@ impl MongoStore {
     }
 
     async fn remove_older(&self, fence: &Fence) -> Result<(), StoreError> {
+        if fence.epoch.0 <= FIRST_EPOCH {
+            return Ok(());
+        }
         let mut older = of_node(&fence.key);
         older.insert("status", "partial");
         older.insert("attempt_epoch", doc! {"$lt": i64::from(fence.epoch.0)});
-        let removed = within(self.artifacts.delete_many(older)).await;
+        let removed = self.within(self.artifacts.delete_many(older)).await;
         removed.map(drop).map_err(|error| meaning("removing older artifacts", &error))
     }
 }

@@ -9,8 +9,8 @@ pub(super) const DUPLICATE_KEY: i32 = 11_000;
 
 /// A call that took longer than any may.
 #[derive(Debug, thiserror::Error)]
-#[error("no answer within {} s", super::WITHIN.as_secs())]
-pub(super) struct TooSlow;
+#[error("no answer within {} s", .0.as_secs_f64())]
+pub(super) struct TooSlow(pub std::time::Duration);
 
 /// What a server says for a while only: it steps down, shuts down, or is overloaded.
 const PASSING: &[i32] =
@@ -18,7 +18,8 @@ const PASSING: &[i32] =
 
 const UNAUTHORIZED: i32 = 13;
 const AUTHENTICATION_FAILED: i32 = 18;
-const TOO_LARGE: i32 = 10_334;
+/// A document beyond the limit.
+pub(super) const TOO_LARGE: i32 = 10_334;
 
 /// True when a document with the same key was there.
 pub(super) fn is_duplicate(error: &Error) -> bool {
@@ -66,8 +67,16 @@ pub(super) fn meaning(what: &str, error: &Error) -> StoreError {
         _ => {}
     }
     match code(error) {
-        Some(code) => of_code(what, code, &error.to_string()),
-        None => StoreError::Unavailable(format!("{what}: {error}")),
+        Some(code) => of_code(what, code, &text(error)),
+        None => StoreError::Unavailable(format!("{what}: {}", text(error))),
+    }
+}
+
+/// The error alone, without the driver's notes on it.
+fn text(error: &Error) -> String {
+    match error.get_custom::<TooSlow>() {
+        Some(slow) => slow.to_string(),
+        None => error.kind.to_string(),
     }
 }
 

@@ -7,7 +7,7 @@ use mongodb::options::ReturnDocument;
 use super::decode::readable;
 use super::error::{is_duplicate, meaning};
 use super::run_doc::{self, as_seen, held, id};
-use super::{MongoStore, all, date, text, within};
+use super::{MongoStore, date, text};
 use crate::clock::UnixMs;
 use crate::store::{
     Admitted, ClaimQuery, EndCheck, Fenced, NewRun, Owner, Progress, RunEnd, RunRecord, RunStore,
@@ -34,7 +34,7 @@ impl RunStore for MongoStore {
         loop {
             // Where the same or a newer attempt is recorded, the condition fails, and the
             // insert that follows from it finds the `_id` taken.
-            let admitted = within(
+            let admitted = self.within(
                 self.worker_states
                     .find_one_and_update(older.clone(), change.clone())
                     .upsert(true)
@@ -58,14 +58,14 @@ impl RunStore for MongoStore {
     }
 
     async fn run(&self, key: &RunKey) -> Result<Option<RunRecord>, StoreError> {
-        let found = within(self.worker_states.find_one(doc! {"_id": id(key)})).await;
+        let found = self.within(self.worker_states.find_one(doc! {"_id": id(key)})).await;
         let found = found.map_err(|error| meaning("reading a run", &error))?;
         found.as_ref().map(run_doc::read).transpose()
     }
 
     async fn runs_of_task(&self, task_id: &TaskId) -> Result<Vec<RunRecord>, StoreError> {
         let of_task = doc! {"kind": "run", "task_id": task_id.as_str()};
-        let found = all(self.worker_states.find(of_task).sort(doc! {"node_id": 1})).await;
+        let found = self.all(self.worker_states.find(of_task).sort(doc! {"node_id": 1})).await;
         let found = found.map_err(|error| meaning("reading a task's runs", &error))?;
         found.iter().map(run_doc::read).collect()
     }
@@ -94,7 +94,7 @@ impl RunStore for MongoStore {
             return Ok(Vec::new());
         }
         let find = self.worker_states.find(free).sort(doc! {"created_at": 1}).limit(limit);
-        let found = all(find).await;
+        let found = self.all(find).await;
         let found = found.map_err(|error| meaning("looking for runs to take over", &error))?;
         let mut runs: Vec<RunRecord> =
             found.iter().filter_map(|document| readable(run_doc::read(document))).collect();
@@ -123,7 +123,7 @@ impl RunStore for MongoStore {
             "$set": {"owner": run_doc::of_owner(owner), "changed_at": date(self.clock.wall())},
             "$inc": {"lease_no": 1_i64},
         };
-        let claimed = within(
+        let claimed = self.within(
             self.worker_states
                 .find_one_and_update(filter, change)
                 .return_document(ReturnDocument::After),
@@ -191,7 +191,7 @@ impl RunStore for MongoStore {
         let roles: Vec<&str> = roles.iter().map(Role::as_str).collect();
         let due = doc! {"role": {"$in": roles}, "check.at": {"$lte": date(now)}};
         let find = self.worker_states.find(due).sort(doc! {"check.at": 1}).limit(limit);
-        let found = all(find).await;
+        let found = self.all(find).await;
         let found = found.map_err(|error| meaning("looking for ends to look after", &error))?;
         Ok(found.iter().filter_map(|document| readable(run_doc::read(document))).collect())
     }
@@ -222,7 +222,7 @@ impl RunStore for MongoStore {
         let waiting = doc! {
             "role": role.as_str(), "end_sent": false, "owner": Bson::Null, "end": Bson::Null,
         };
-        let counted = within(self.worker_states.count_documents(waiting)).await;
+        let counted = self.within(self.worker_states.count_documents(waiting)).await;
         counted.map_err(|error| meaning("counting the queued runs", &error))
     }
 }
@@ -241,7 +241,7 @@ impl MongoStore {
         if !unset.is_empty() {
             change.insert("$unset", unset);
         }
-        let changed = within(self.worker_states.update_one(filter, change)).await;
+        let changed = self.within(self.worker_states.update_one(filter, change)).await;
         let changed = changed.map_err(|error| meaning(what, &error))?;
         Ok(if changed.matched_count == 1 { Fenced::Written } else { Fenced::Lost })
     }
@@ -258,13 +258,13 @@ impl MongoStore {
         let any = doc! {"$or": fences.iter().map(held).collect::<Vec<_>>()};
         let now = date(self.clock.wall());
         let change = doc! {"$set": {"owner.deadline": date(deadline), "changed_at": now}};
-        let renewed = within(self.worker_states.update_many(any.clone(), change)).await;
+        let renewed = self.within(self.worker_states.update_many(any.clone(), change)).await;
         let renewed = renewed.map_err(|error| meaning("renewing leases", &error))?;
         if renewed.matched_count == fences.len() as u64 {
             return Ok(Vec::new());
         }
         let find = self.worker_states.find(any).projection(doc! {"_id": 1});
-        let kept = all(find).await;
+        let kept = self.all(find).await;
         let kept = kept.map_err(|error| meaning("reading which leases were renewed", &error))?;
         let kept: Vec<&str> = kept.iter().filter_map(|kept| kept.get_str("_id").ok()).collect();
         let is_lost = |fence: &&Fence| !kept.contains(&id(&fence.key).as_str());

@@ -19,7 +19,8 @@ struct Mongo {
 }
 
 async fn connect(uri: &str, database: &str) -> MongoStore {
-    let options = MongoOptions { uri: uri.to_owned(), database: database.to_owned() };
+    let (uri, database) = (uri.to_owned(), database.to_owned());
+    let options = MongoOptions { uri, database, within: contract::SOON };
     MongoStore::connect(options, Clock::system()).await.unwrap()
 }
 
