@@ -146,8 +146,6 @@ fn config() -> Config {
     // Synchronous WIT functions only: without component-model async a call costs a third.
     config.concurrency_support(false);
     config.epoch_interruption(true);
-    // A reload must not take every core from the runs.
-    config.parallel_compilation(false);
     // A trap's function numbers tell an author nothing; the guest's stderr does.
     config.wasm_backtrace_max_frames(None);
     config
