@@ -67,7 +67,7 @@ pub(super) fn join(
     let consumer: BaseConsumer<Rebalances> = properties
         .of(Use::Member { group })
         .create_with_context(Rebalances::new(properties.log()))
-        .map_err(|error| meaning("joining a consumer group", &error))?;
+        .map_err(|error| properties.log().explain(meaning("joining a consumer group", &error)))?;
     let names: Vec<&str> = topics.iter().map(Topic::as_str).collect();
     consumer
         .subscribe(&names)

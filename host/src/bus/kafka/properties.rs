@@ -94,7 +94,8 @@ impl Properties {
             }
         }
         let secrets = options.properties.iter().filter(|(name, _)| is_secret(name));
-        let log = Log::new(secrets.map(|(_, secret)| secret.clone()).collect());
+        let secrets = secrets.map(|(_, secret)| secret.clone()).collect();
+        let log = Log::new(secrets, !options.properties.contains_key("security.protocol"));
         Ok(Self { options, log })
     }
 
@@ -155,6 +156,7 @@ impl Properties {
             config.set("fetch.wait.max.ms", "100").set("queued.max.messages.kbytes", "16384");
         }
         for (name, value) in &self.options.properties {
+            let name = canonical(name);
             if purpose.takes(name) {
                 config.set(name, value);
             }
@@ -195,6 +197,15 @@ impl Properties {
     }
 }
 
+/// The name under which this file sets a property that has two.
+fn canonical(name: &str) -> &str {
+    match name {
+        "compression.codec" => "compression.type",
+        "queue.buffering.max.ms" => "linger.ms",
+        _ => name,
+    }
+}
+
 impl Use<'_> {
     fn reads(self) -> bool {
         matches!(self, Self::Member { .. } | Self::Reader)
@@ -212,7 +223,7 @@ impl Use<'_> {
             "check.crcs",
             "client.rack",
         ];
-        const PRODUCERS: &[&str] = &["compression.type", "compression.codec", "compression.level"];
+        const PRODUCERS: &[&str] = &["compression.type", "compression.level"];
         let prefixed = |prefixes: &[&str]| prefixes.iter().any(|prefix| name.starts_with(prefix));
         let consumers = CONSUMERS.contains(&name) || prefixed(&["fetch.", "queued."]);
         let producers = PRODUCERS.contains(&name)
@@ -289,7 +300,7 @@ mod tests {
     fn ours_win_where_they_must_and_the_configs_elsewhere() {
         let given = [
             ("session.timeout.ms", "6000"),
-            ("compression.type", "gzip"),
+            ("compression.codec", "gzip"),
             ("fetch.wait.max.ms", "500"),
             (REFRESH, "700"),
         ];
@@ -303,6 +314,7 @@ mod tests {
         assert_eq!(member.get("enable.auto.commit"), Some("false"));
         let producer = properties.of(Use::Producer { within: Duration::from_secs(3) });
         assert_eq!(producer.get("compression.type"), Some("gzip"));
+        assert_eq!(producer.get("compression.codec"), None, "one name for one thing");
         assert_eq!(producer.get("message.timeout.ms"), Some("3000"));
         assert_eq!(producer.get("session.timeout.ms"), None);
     }
