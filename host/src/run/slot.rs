@@ -135,16 +135,13 @@ mod tests {
 
         assert!(first.give_back());
         let second = slots.take(&few).unwrap();
-        {
-            let again = first.take_again();
-            tokio::pin!(again);
-            let a_while = std::time::Duration::from_secs(9);
-            assert!(tokio::time::timeout(a_while, &mut again).await.is_err());
-            drop(others);
-            assert!(tokio::time::timeout(a_while, &mut again).await.is_err());
-            drop(second);
-            again.await;
-        }
+        let mut again = Box::pin(first.take_again());
+        let a_while = std::time::Duration::from_secs(9);
+        assert!(tokio::time::timeout(a_while, &mut again).await.is_err());
+        drop(others);
+        assert!(tokio::time::timeout(a_while, &mut again).await.is_err());
+        drop(second);
+        again.await;
         assert_eq!((slots.free_for(&few), slots.free_for(&many)), (0, 2));
         drop(first);
         assert_eq!((slots.free_for(&few), slots.free_for(&many)), (1, 3));

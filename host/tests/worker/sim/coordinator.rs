@@ -116,7 +116,7 @@ impl Coordinator {
                 this.ask_all().await;
             }
             loop {
-                if let Ok(message) = tokio::time::timeout(ms(500), tail.next()).await {
+                if let Ok(message) = tokio::time::timeout(secs(1), tail.next()).await {
                     this.read(&Status::decode(&message.unwrap().value).unwrap()).await;
                 }
                 this.retry().await;

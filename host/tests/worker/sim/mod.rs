@@ -213,7 +213,8 @@ impl Sim {
         settings.lease_ttl = secs(10);
         settings.hb_interval = secs(3);
         settings.max_clock_skew = ms(500);
-        settings.cancel_poll = secs(1);
+        settings.cancel_poll = secs(2);
+        settings.claim_poll = ms(1_500);
         settings
     }
 
@@ -339,7 +340,7 @@ impl Sim {
             tokio::time::sleep(secs(1)).await;
             if self.is_over().await {
                 // Nothing may follow.
-                tokio::time::sleep(secs(20)).await;
+                tokio::time::sleep(secs(10)).await;
                 return;
             }
         }
