@@ -129,8 +129,20 @@ impl Properties {
 
     /// The configuration of a handle.
     pub fn of(&self, purpose: Use<'_>) -> ClientConfig {
+        let mut config = self.defaults(purpose);
+        for (name, value) in &self.options.properties {
+            let name = canonical(name);
+            if purpose.takes(name) {
+                config.set(name, value);
+            }
+        }
+        self.insist(purpose, &mut config);
+        config
+    }
+
+    /// What the configuration may change.
+    fn defaults(&self, purpose: Use<'_>) -> ClientConfig {
         let mut config = ClientConfig::new();
-        // Ours that may be changed, then the config's, then ours that may not.
         config
             .set("message.max.bytes", self.message_max_bytes().to_string())
             .set("socket.keepalive.enable", "true")
@@ -155,12 +167,11 @@ impl Properties {
         if purpose.reads() {
             config.set("fetch.wait.max.ms", "100").set("queued.max.messages.kbytes", "16384");
         }
-        for (name, value) in &self.options.properties {
-            let name = canonical(name);
-            if purpose.takes(name) {
-                config.set(name, value);
-            }
-        }
+        config
+    }
+
+    /// What it may not.
+    fn insist(&self, purpose: Use<'_>, config: &mut ClientConfig) {
         config
             .set("bootstrap.servers", &self.options.bootstrap)
             .set("client.id", &self.options.client_id);
@@ -193,7 +204,6 @@ impl Properties {
                 .set("enable.auto.offset.store", "false")
                 .set("auto.offset.reset", "earliest");
         }
-        config
     }
 }
 
