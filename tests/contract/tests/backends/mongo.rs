@@ -1,6 +1,10 @@
 //! The store's suite on a MongoDB-wire server: two stores on one database, as two processes
 //! have them.
 
+mod damage;
+mod foreign;
+mod outage;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
