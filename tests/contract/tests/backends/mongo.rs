@@ -2,6 +2,7 @@
 //! have them.
 
 mod damage;
+mod documents;
 mod foreign;
 mod outage;
 
