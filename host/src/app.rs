@@ -61,7 +61,7 @@ impl App {
     /// the embedded one refuses while another process is.
     pub async fn backend(&self, worker: Option<&WorkerId>) -> anyhow::Result<Backend> {
         if self.config.is_on_kafka() {
-            return Ok(Backend { bus: self.kafka(worker)?, store: self.mongodb().await? });
+            return Ok(Backend { bus: self.kafka_bus(worker)?, store: self.mongo_store().await? });
         }
         self.backend_at(self.config.db(), worker).await
     }
@@ -69,7 +69,7 @@ impl App {
     /// Opens the configured backend's state alone: the broker may be away.
     pub async fn store(&self) -> anyhow::Result<Arc<dyn Store>> {
         if self.config.is_on_kafka() {
-            return self.mongodb().await;
+            return self.mongo_store().await;
         }
         Ok(self.backend_at(self.config.db(), None).await?.store)
     }
@@ -77,12 +77,12 @@ impl App {
     /// Opens the configured backend's messages alone: the database may be away.
     pub async fn bus(&self) -> anyhow::Result<Arc<dyn Bus>> {
         if self.config.is_on_kafka() {
-            return self.kafka(None);
+            return self.kafka_bus(None);
         }
         Ok(self.backend_at(self.config.db(), None).await?.bus)
     }
 
-    fn kafka(&self, worker: Option<&WorkerId>) -> anyhow::Result<Arc<dyn Bus>> {
+    fn kafka_bus(&self, worker: Option<&WorkerId>) -> anyhow::Result<Arc<dyn Bus>> {
         let servers = self.config.servers()?;
         let options = KafkaOptions {
             bootstrap: servers.bootstrap,
@@ -93,7 +93,7 @@ impl App {
         Ok(Arc::new(KafkaBus::connect(options)?))
     }
 
-    async fn mongodb(&self) -> anyhow::Result<Arc<dyn Store>> {
+    async fn mongo_store(&self) -> anyhow::Result<Arc<dyn Store>> {
         let servers = self.config.servers()?;
         // A call that hangs must leave time for another one before a lease ends.
         let within = (self.settings().lease_ttl / 4).clamp(STORE_WITHIN.0, STORE_WITHIN.1);

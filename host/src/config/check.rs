@@ -9,7 +9,7 @@ use super::keys::{Backend, Keys};
 use super::layers::Layers;
 use super::place::KeyPath;
 use super::secret::Text;
-use crate::bus::kafka;
+use crate::bus::kafka::refused;
 use crate::plugin::HandlerConfig;
 use crate::protocol::Topics;
 use crate::types::Role;
@@ -178,7 +178,7 @@ pub(super) fn resolve_paths(keys: &mut Keys, layers: &Layers) {
 fn broker_problems(keys: &Keys) -> Vec<(KeyPath, String)> {
     let mut found = Vec::new();
     for name in keys.kafka.keys() {
-        if let Some(why) = kafka::refused(name) {
+        if let Some(why) = refused(name) {
             found.push((KeyPath::of(["kafka", name]), why.to_owned()));
         }
     }

@@ -9,7 +9,7 @@ use super::secret::{MASK, Text, without_password};
 use super::plugins::PluginKeys;
 use super::units::{Count, Millis, Seconds};
 use crate::bus::Topic;
-use crate::bus::kafka;
+use crate::bus::kafka::is_secret;
 use crate::plugin::HandlerConfig;
 use crate::protocol::Topics;
 use crate::types::{Role, WorkerId};
@@ -103,7 +103,7 @@ impl Keys {
         let mut keys = self.clone();
         keys.mongodb_uri = keys.mongodb_uri.map(|uri| uri.shown(without_password));
         for (name, value) in &mut keys.kafka {
-            if kafka::is_secret(name) {
+            if is_secret(name) {
                 *value = value.shown(|_| MASK.into());
             }
         }

@@ -21,10 +21,11 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// replicas. Blocks, as the client's end does: for a thread of the runtime where that is
 /// allowed.
 pub(super) fn ensure_topics(properties: &Properties, topics: &[Topic]) -> Result<(), BusError> {
-    let admin: AdminClient<Log> = properties
-        .of(Use::Admin)
-        .create_with_context(properties.log())
-        .map_err(|error| meaning("connecting to Kafka", &error))?;
+    let admin: AdminClient<Log> =
+        properties
+            .of(Use::Admin)
+            .create_with_context(properties.log())
+            .map_err(|error| properties.log().explain(meaning("connecting to Kafka", &error)))?;
     let missing = missing(&admin, topics).map_err(|error| properties.log().explain(error))?;
     properties.log().answered();
     if missing.is_empty() {

@@ -32,6 +32,8 @@ pub(super) struct Log(Arc<Shared>);
 
 struct Shared {
     secrets: Vec<String>,
+    /// Neither TLS nor a password was configured.
+    is_plain: bool,
     told: Mutex<HashMap<String, Told>>,
     trouble: Mutex<Option<(Instant, Trouble)>>,
 }
@@ -53,7 +55,7 @@ struct Trouble {
 
 impl Trouble {
     /// What a line of the log says about it.
-    fn in_line(text: &str) -> Option<Self> {
+    fn in_line(kind: &str, text: &str) -> Option<Self> {
         const FINAL: [&str; 5] = [
             "authentication error",
             "Authentication failed",
@@ -61,20 +63,20 @@ impl Trouble {
             "certificate verify failed",
             "certificate could not be verified",
         ];
-        // A broker that is stopped in the middle of a handshake looks the same.
-        const MAYBE: [&str; 2] = ["SSL handshake failed", "security.protocol"];
-        let says = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
-        let is_final = says(&FINAL);
+        let is_final = FINAL.iter().any(|part| text.contains(part));
+        // A broker that is stopped in the middle of a handshake looks like bad TLS.
+        let tells = is_final || kind == "FAIL";
         let text = text.rsplit("]: ").next().unwrap_or(text).to_owned();
-        (is_final || says(&MAYBE)).then_some(Self { text, is_final })
+        tells.then_some(Self { text, is_final })
     }
 }
 
 impl Log {
     /// A log that never says one of the `secrets`.
-    pub fn new(secrets: Vec<String>) -> Self {
+    pub fn new(secrets: Vec<String>, is_plain: bool) -> Self {
         let secrets = secrets.into_iter().filter(|secret| secret.len() >= SECRET).collect();
-        Self(Arc::new(Shared { secrets, told: Mutex::default(), trouble: Mutex::default() }))
+        let (told, trouble) = (Mutex::default(), Mutex::default());
+        Self(Arc::new(Shared { secrets, is_plain, told, trouble }))
     }
 
     /// A broker has answered: what was wrong before explains nothing any more.
@@ -87,10 +89,14 @@ impl Log {
         lock(&self.0.trouble).as_ref().is_some_and(|(_, trouble)| trouble.is_final)
     }
 
-    /// An error with its cause, where that is known from the log alone: a question to a
-    /// broker that refuses this client just runs out of time.
+    /// An error without secrets and with its cause, where that is known from the log alone:
+    /// a question to a broker that refuses this client just runs out of time.
     pub fn explain(&self, error: BusError) -> BusError {
-        let BusError::Unavailable(text) = error else { return error };
+        let text = match error {
+            BusError::Unavailable(text) => self.masked(&text),
+            BusError::Fatal(text) => return BusError::Fatal(self.masked(&text)),
+            error @ (BusError::Expired | BusError::TooLarge { .. }) => return error,
+        };
         let trouble = lock(&self.0.trouble).clone();
         match trouble.filter(|(at, _)| at.elapsed() < EXPLAINS_FOR) {
             Some((_, Trouble { text: why, is_final: true })) => BusError::Fatal(format!(
@@ -98,6 +104,12 @@ impl Log {
                  `kafka.\"ssl.*\"`"
             )),
             Some((_, trouble)) => BusError::Unavailable(format!("{text}: {}", trouble.text)),
+            // librdkafka has no word for a broker that just hangs up.
+            None if self.0.is_plain && text.contains("TransportFailure") => {
+                BusError::Unavailable(format!(
+                    "{text}; if the brokers want TLS or a password, set `kafka.\"security.protocol\"`"
+                ))
+            }
             None => BusError::Unavailable(text),
         }
     }
@@ -105,8 +117,8 @@ impl Log {
     /// Passes a line on unless its kind was told of a moment ago.
     fn line(&self, level: Level, kind: &str, text: &str) {
         let text = self.masked(text);
-        if let Some(trouble) = Trouble::in_line(&text) {
-            *lock(&self.0.trouble) = Some((Instant::now(), trouble));
+        if let Some(trouble) = Trouble::in_line(kind, &text) {
+            self.meet(trouble);
         }
         let quiet = !matches!(
             level,
@@ -116,6 +128,15 @@ impl Log {
             Some(0) => tracing::warn!(target: "kafka", kind, "{text}"),
             Some(kept_back) => tracing::warn!(target: "kafka", kind, kept_back, "{text}"),
             None => tracing::debug!(target: "kafka", kind, "{text}"),
+        }
+    }
+
+    /// A refusal is not forgotten for what comes of it.
+    fn meet(&self, new: Trouble) {
+        let mut trouble = lock(&self.0.trouble);
+        let keeps = |(at, old): &(Instant, Trouble)| old.is_final && at.elapsed() < EXPLAINS_FOR;
+        if new.is_final || !trouble.as_ref().is_some_and(keeps) {
+            *trouble = Some((Instant::now(), new));
         }
     }
 
@@ -174,7 +195,7 @@ mod tests {
 
     #[test]
     fn an_outage_is_a_line_now_and_then_for_all_handles() {
-        let (log, now) = (Log::new(Vec::new()), Instant::now());
+        let (log, now) = (Log::new(Vec::new(), false), Instant::now());
         let another = log.clone();
         assert_eq!(log.due("FAIL", now), Some(0));
         for _ in 0..1000 {
@@ -186,7 +207,7 @@ mod tests {
 
     #[test]
     fn what_is_remembered_is_bounded() {
-        let (log, now) = (Log::new(Vec::new()), Instant::now());
+        let (log, now) = (Log::new(Vec::new(), false), Instant::now());
         for n in 0..10 * KINDS {
             let _ = log.due(&n.to_string(), now);
         }
@@ -195,7 +216,9 @@ mod tests {
 
     #[test]
     fn a_refusal_is_final_and_a_broken_handshake_is_not() {
-        let log = Log::new(Vec::new());
+        let log = Log::new(Vec::new(), false);
+        assert!(matches!(log.explain(unavailable()), BusError::Unavailable(t) if t == "asking"));
+        log.line(Level::Info, "INIT", "a new client");
         assert!(matches!(log.explain(unavailable()), BusError::Unavailable(t) if t == "asking"));
         let line = "[thrd:sasl_ssl://b:1/1]: sasl_ssl://b:1/1: SSL handshake failed: Disconnected";
         log.line(Level::Error, "FAIL", line);
@@ -204,6 +227,7 @@ mod tests {
             other => panic!("{other:?}"),
         }
         log.line(Level::Error, "FAIL", "[thrd:x]: SASL authentication error: no such user");
+        log.line(Level::Error, "FAIL", "[thrd:x]: Connection refused");
         match log.explain(unavailable()) {
             BusError::Fatal(text) => {
                 assert!(text.starts_with("asking: SASL authentication error: no such user; see"));
@@ -216,10 +240,21 @@ mod tests {
     }
 
     #[test]
+    fn a_client_without_security_is_told_of_it() {
+        let log = Log::new(Vec::new(), true);
+        let hung_up = BusError::Unavailable("asking: BrokerTransportFailure".into());
+        let text = log.explain(hung_up).to_string();
+        assert!(text.contains("security.protocol"), "{text}");
+        assert!(!log.explain(unavailable()).to_string().contains("security.protocol"));
+    }
+
+    #[test]
     fn a_secret_is_in_no_explanation() {
-        let log = Log::new(vec!["swordfish".into(), String::new(), "ab".into()]);
+        let log = Log::new(vec!["swordfish".into(), String::new(), "ab".into()], false);
         log.line(Level::Error, "FAIL", "authentication error: swordfish is not about right");
         let text = log.explain(unavailable()).to_string();
         assert!(!text.contains("swordfish") && text.contains("about right"), "{text}");
+        let fatal = log.explain(BusError::Fatal("bad value swordfish".into())).to_string();
+        assert!(!fatal.contains("swordfish"), "{fatal}");
     }
 }

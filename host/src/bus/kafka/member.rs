@@ -67,7 +67,7 @@ pub(super) fn join(
     let consumer: BaseConsumer<Rebalances> = properties
         .of(Use::Member { group })
         .create_with_context(Rebalances::new(properties.log()))
-        .map_err(|error| meaning("joining a consumer group", &error))?;
+        .map_err(|error| properties.log().explain(meaning("joining a consumer group", &error)))?;
     let names: Vec<&str> = topics.iter().map(Topic::as_str).collect();
     consumer
         .subscribe(&names)
@@ -198,7 +198,7 @@ impl Member {
         fetched.message
     }
 
-    fn from_stash(&mut self) -> Option<InMessage> {
+    fn unstash(&mut self) -> Option<InMessage> {
         let mut at = 0;
         while at < self.stash.len() {
             let paused = self.is_paused(&self.stash[at]);
@@ -221,7 +221,7 @@ impl GroupConsumer for Member {
         loop {
             // A message is taken and returned, or stashed, without an await in between:
             // dropping the future loses none.
-            if let Some(message) = self.from_stash() {
+            if let Some(message) = self.unstash() {
                 return Ok(message);
             }
             let ended = || BusError::Unavailable("the consumer's thread has ended".into());

@@ -212,7 +212,7 @@ fn create(properties: &Properties, within: Duration) -> Result<FutureProducer<Lo
     properties
         .of(Use::Producer { within })
         .create_with_context(properties.log())
-        .map_err(|error| meaning("connecting to Kafka", &error))
+        .map_err(|error| properties.log().explain(meaning("connecting to Kafka", &error)))
 }
 
 async fn send(

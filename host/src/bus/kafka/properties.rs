@@ -94,7 +94,8 @@ impl Properties {
             }
         }
         let secrets = options.properties.iter().filter(|(name, _)| is_secret(name));
-        let log = Log::new(secrets.map(|(_, secret)| secret.clone()).collect());
+        let secrets = secrets.map(|(_, secret)| secret.clone()).collect();
+        let log = Log::new(secrets, !options.properties.contains_key("security.protocol"));
         Ok(Self { options, log })
     }
 
@@ -128,8 +129,20 @@ impl Properties {
 
     /// The configuration of a handle.
     pub fn of(&self, purpose: Use<'_>) -> ClientConfig {
+        let mut config = self.defaults(purpose);
+        for (name, value) in &self.options.properties {
+            let name = canonical(name);
+            if purpose.takes(name) {
+                config.set(name, value);
+            }
+        }
+        self.insist(purpose, &mut config);
+        config
+    }
+
+    /// What the configuration may change.
+    fn defaults(&self, purpose: Use<'_>) -> ClientConfig {
         let mut config = ClientConfig::new();
-        // Ours that may be changed, then the config's, then ours that may not.
         config
             .set("message.max.bytes", self.message_max_bytes().to_string())
             .set("socket.keepalive.enable", "true")
@@ -154,11 +167,11 @@ impl Properties {
         if purpose.reads() {
             config.set("fetch.wait.max.ms", "100").set("queued.max.messages.kbytes", "16384");
         }
-        for (name, value) in &self.options.properties {
-            if purpose.takes(name) {
-                config.set(name, value);
-            }
-        }
+        config
+    }
+
+    /// What it may not.
+    fn insist(&self, purpose: Use<'_>, config: &mut ClientConfig) {
         config
             .set("bootstrap.servers", &self.options.bootstrap)
             .set("client.id", &self.options.client_id);
@@ -191,7 +204,15 @@ impl Properties {
                 .set("enable.auto.offset.store", "false")
                 .set("auto.offset.reset", "earliest");
         }
-        config
+    }
+}
+
+/// The name under which this file sets a property that has two.
+fn canonical(name: &str) -> &str {
+    match name {
+        "compression.codec" => "compression.type",
+        "queue.buffering.max.ms" => "linger.ms",
+        _ => name,
     }
 }
 
@@ -212,7 +233,7 @@ impl Use<'_> {
             "check.crcs",
             "client.rack",
         ];
-        const PRODUCERS: &[&str] = &["compression.type", "compression.codec", "compression.level"];
+        const PRODUCERS: &[&str] = &["compression.type", "compression.level"];
         let prefixed = |prefixes: &[&str]| prefixes.iter().any(|prefix| name.starts_with(prefix));
         let consumers = CONSUMERS.contains(&name) || prefixed(&["fetch.", "queued."]);
         let producers = PRODUCERS.contains(&name)
@@ -289,7 +310,7 @@ mod tests {
     fn ours_win_where_they_must_and_the_configs_elsewhere() {
         let given = [
             ("session.timeout.ms", "6000"),
-            ("compression.type", "gzip"),
+            ("compression.codec", "gzip"),
             ("fetch.wait.max.ms", "500"),
             (REFRESH, "700"),
         ];
@@ -303,6 +324,7 @@ mod tests {
         assert_eq!(member.get("enable.auto.commit"), Some("false"));
         let producer = properties.of(Use::Producer { within: Duration::from_secs(3) });
         assert_eq!(producer.get("compression.type"), Some("gzip"));
+        assert_eq!(producer.get("compression.codec"), None, "one name for one thing");
         assert_eq!(producer.get("message.timeout.ms"), Some("3000"));
         assert_eq!(producer.get("session.timeout.ms"), None);
     }

@@ -201,7 +201,7 @@ fn consumer(properties: &Properties) -> Result<BaseConsumer<Log>, BusError> {
     properties
         .of(Use::Reader)
         .create_with_context(properties.log())
-        .map_err(|error| meaning("connecting to Kafka", &error))
+        .map_err(|error| properties.log().explain(meaning("connecting to Kafka", &error)))
 }
 
 /// A topic's partitions, once it has any.

@@ -18,7 +18,7 @@ use crate::store::{
 use crate::types::{Epoch, Fence, NodeId, RunKey, TaskId};
 
 /// Tries of a write that meets others' writes of the same documents.
-const TRIES: usize = 5;
+pub(super) const TRIES: usize = 5;
 
 #[async_trait]
 impl ArtifactStore for MongoStore {
@@ -186,20 +186,10 @@ pub(super) fn of_node(key: &RunKey) -> Document {
     doc! {"task_id": key.task_id.as_str(), "node_id": key.node_id.as_str()}
 }
 
-/// Conditions, any of which says that a document is not newer than the writer. What a
-/// coordinator left for a failed batch has neither number; workers of other kinds write no
-/// `lease_no`.
-pub(super) fn not_newer(fence: &Fence) -> Vec<Document> {
-    let (epoch, lease_no) = (i64::from(fence.epoch.0), int(fence.lease_no.0));
-    vec![
-        doc! {"attempt_epoch": {"$lt": epoch}},
-        doc! {"attempt_epoch": epoch, "lease_no": {"$lte": lease_no}},
-        doc! {"attempt_epoch": epoch, "lease_no": Bson::Null},
-        doc! {"attempt_epoch": Bson::Null},
-    ]
-}
-
-fn newer(fence: &Fence) -> Vec<Document> {
+/// Conditions, any of which says that a document is newer than the writer. One that meets
+/// none gives way: what a coordinator left for a failed batch has neither number, workers
+/// of other kinds write no `lease_no`, and a damaged pair is no pair.
+pub(super) fn newer(fence: &Fence) -> Vec<Document> {
     let (epoch, lease_no) = (i64::from(fence.epoch.0), int(fence.lease_no.0));
     vec![
         doc! {"attempt_epoch": {"$gt": epoch}},
@@ -210,6 +200,7 @@ fn newer(fence: &Fence) -> Vec<Document> {
 /// What is written of an artifact, without its name.
 fn fields(fence: &Fence, partial: &NewPartial) -> Result<Document, StoreError> {
     let (meta, exact) = json::to_document(&partial.meta);
+    // Plain names and numbers of 64 bits: always exact.
     let (metrics, _) = json::to_document(partial.metrics.as_object());
     let mut fields = doc! {
         "attempt_epoch": i64::from(fence.epoch.0),
@@ -247,7 +238,7 @@ fn change(fence: &Fence, partial: &NewPartial) -> Result<Document, StoreError> {
     }
     let mut filter = of_node(&fence.key);
     filter.insert("batch_uid", partial.batch_uid.as_str());
-    filter.insert("$or", not_newer(fence));
+    filter.insert("$nor", newer(fence));
     // Sets what is not there yet, also in a document that a coordinator began.
     let created = doc! {"created_at": date(partial.now)};
     Ok(upsert(filter, doc! {"$set": fields, "$unset": unset, "$min": created}))

@@ -82,16 +82,22 @@ impl MongoStore {
     }
 }
 
+/// The bytes of a document. One that no server stores is refused here: some servers answer
+/// it by closing the connection, which looks like an outage.
+pub(super) fn fitting(what: &str, document: &Document) -> Result<usize, StoreError> {
+    let bytes = mongodb::bson::serialize_to_vec(document)
+        .map_err(|error| StoreError::Fatal(format!("{what}: {error}")))?;
+    if bytes.len() > MAX_DOCUMENT {
+        return Err(of_code(what, TOO_LARGE, ""));
+    }
+    Ok(bytes.len())
+}
+
 /// Cut into what one command each takes.
 fn grouped(what: &str, statements: Vec<Document>) -> Result<Vec<Vec<Document>>, StoreError> {
     let (mut groups, mut group, mut bytes) = (Vec::new(), Vec::new(), 0);
     for statement in statements {
-        let size = mongodb::bson::serialize_to_vec(&statement)
-            .map_err(|error| StoreError::Fatal(format!("{what}: {error}")))?
-            .len();
-        if size > MAX_DOCUMENT {
-            return Err(of_code(what, TOO_LARGE, ""));
-        }
+        let size = fitting(what, &statement)?;
         if group.len() == STATEMENTS || bytes + size > BYTES && !group.is_empty() {
             groups.push(std::mem::take(&mut group));
             bytes = 0;

@@ -8,6 +8,7 @@
 mod artifacts;
 mod complete;
 mod decode;
+mod documents;
 mod error;
 mod group;
 mod index;
@@ -25,6 +26,8 @@ use mongodb::bson::{Bson, DateTime, Document};
 use mongodb::options::{Acknowledgment, ClientOptions, WriteConcern};
 use mongodb::{Client, Collection, Database};
 use tokio::sync::OnceCell;
+
+pub use documents::{DocumentQuery, FoundDocuments};
 
 use super::StoreError;
 use crate::clock::{Clock, UnixMs};

@@ -1,11 +1,13 @@
 //! Runs in MongoDB: every change is one conditional update of the run's document.
 
 use async_trait::async_trait;
+use mongodb::action::Find;
 use mongodb::bson::{Bson, Document, doc};
 use mongodb::options::ReturnDocument;
 
 use super::decode::readable;
 use super::error::{is_duplicate, meaning};
+use super::group::fitting;
 use super::run_doc::{self, as_seen, held, id};
 use super::{MongoStore, date, text};
 use crate::clock::UnixMs;
@@ -31,6 +33,7 @@ impl RunStore for MongoStore {
             "$inc": {"lease_no": i64::from(owner.is_some())},
             "$unset": {"updated_at": "", "check": ""},
         };
+        fitting("recording a run", &change)?;
         loop {
             // Where the same or a newer attempt is recorded, the condition fails, and the
             // insert that follows from it finds the `_id` taken.
@@ -89,17 +92,10 @@ impl RunStore for MongoStore {
                 {"owner.worker_id": query.worker_id.as_str(), "_id": {"$nin": held}},
             ],
         };
-        let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
-        if limit == 0 {
-            return Ok(Vec::new());
-        }
-        let find = self.worker_states.find(free).sort(doc! {"created_at": 1}).limit(limit);
-        let found = self.all(find).await;
-        let found = found.map_err(|error| meaning("looking for runs to take over", &error))?;
-        let mut runs: Vec<RunRecord> =
-            found.iter().filter_map(|document| readable(run_doc::read(document))).collect();
-        runs.retain(|run| query.admits(&run.new.key, run.owner.as_ref(), |_| false));
-        Ok(runs)
+        let find = self.worker_states.find(free).sort(doc! {"created_at": 1});
+        let wanted = |run: &RunRecord| query.admits(&run.new.key, run.owner.as_ref(), |_| false);
+        let found = self.first_runs(find, query.limit, wanted).await;
+        found.map_err(|error| meaning("looking for runs to take over", &error))
     }
 
     async fn claim(
@@ -184,16 +180,11 @@ impl RunStore for MongoStore {
         now: UnixMs,
         limit: usize,
     ) -> Result<Vec<RunRecord>, StoreError> {
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        if limit == 0 {
-            return Ok(Vec::new());
-        }
         let roles: Vec<&str> = roles.iter().map(Role::as_str).collect();
         let due = doc! {"role": {"$in": roles}, "check.at": {"$lte": date(now)}};
-        let find = self.worker_states.find(due).sort(doc! {"check.at": 1}).limit(limit);
-        let found = self.all(find).await;
-        let found = found.map_err(|error| meaning("looking for ends to look after", &error))?;
-        Ok(found.iter().filter_map(|document| readable(run_doc::read(document))).collect())
+        let find = self.worker_states.find(due).sort(doc! {"check.at": 1});
+        let found = self.first_runs(find, limit, |_| true).await;
+        found.map_err(|error| meaning("looking for ends to look after", &error))
     }
 
     async fn move_check(
@@ -228,6 +219,30 @@ impl RunStore for MongoStore {
 }
 
 impl MongoStore {
+    /// The first `limit` runs of a query that are `wanted`. Those that cannot be read do not
+    /// count: a few damaged ones would otherwise stand in front of all others for ever.
+    async fn first_runs(
+        &self,
+        find: Find<'_, Document>,
+        limit: usize,
+        wanted: impl Fn(&RunRecord) -> bool + Send + Sync,
+    ) -> mongodb::error::Result<Vec<RunRecord>> {
+        let mut runs = Vec::new();
+        if limit == 0 {
+            return Ok(runs);
+        }
+        let page = u32::try_from(limit.saturating_add(1)).unwrap_or(u32::MAX).clamp(2, 1_000);
+        self.within(async {
+            let mut cursor = find.batch_size(page).await?;
+            while runs.len() < limit && cursor.advance().await? {
+                let run = readable(run_doc::read(&cursor.deserialize_current()?));
+                runs.extend(run.filter(&wanted));
+            }
+            Ok(runs)
+        })
+        .await
+    }
+
     /// Changes the run that `filter` finds; the time of the change is set with it.
     async fn change(
         &self,
@@ -241,6 +256,7 @@ impl MongoStore {
         if !unset.is_empty() {
             change.insert("$unset", unset);
         }
+        fitting(what, &change)?;
         let changed = self.within(self.worker_states.update_one(filter, change)).await;
         let changed = changed.map_err(|error| meaning(what, &error))?;
         Ok(if changed.matched_count == 1 { Fenced::Written } else { Fenced::Lost })

@@ -38,6 +38,12 @@ impl Bus for FarBus {
         if messages.iter().any(|message| Some(&message.topic) == closed.as_ref()) {
             return Err(BusError::Fatal("nobody may write here".into()));
         }
+        if let Some((topic, most)) = self.line.state().small_topic.clone() {
+            let of_topic = messages.iter().filter(|message| message.topic == topic);
+            if let Some(size) = of_topic.map(|m| m.value.len()).find(|size| *size > most) {
+                return Err(BusError::TooLarge { size, limit: size - 1 });
+            }
+        }
         self.line.mortal().await;
         self.bus.publish(messages, deadline).await?;
         let witness = self.line.state().witness.clone();

@@ -37,6 +37,8 @@ struct State {
     joined: u64,
     /// A topic to which nothing may be written.
     closed_topic: Option<Topic>,
+    /// A topic with a limit of its own, in bytes of a value.
+    small_topic: Option<(Topic, usize)>,
     /// Of a thousand answers, how many are lost after the call took effect.
     lost_answers: u32,
     effects: u64,
@@ -62,6 +64,7 @@ impl Line {
             assignment: 0,
             joined: 0,
             closed_topic: None,
+            small_topic: None,
             lost_answers: 0,
             effects: 0,
             crash_at: None,
@@ -104,6 +107,11 @@ impl Line {
     /// The bus refuses for good to write to this topic.
     pub fn close_topic(&self, topic: &Topic) {
         self.state().closed_topic = Some(topic.clone());
+    }
+
+    /// This topic takes values of so many bytes at most, and does not say how many.
+    pub fn limit_topic(&self, topic: &Topic, bytes: usize) {
+        self.state().small_topic = Some((topic.clone(), bytes));
     }
 
     /// How long a call takes each way from now on, at most.

@@ -1,6 +1,11 @@
 //! The store's suite on a MongoDB-wire server: two stores on one database, as two processes
 //! have them.
 
+mod damage;
+mod documents;
+mod foreign;
+mod outage;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;

@@ -126,15 +126,15 @@ async fn a_member_that_nobody_asks_stays() {
     }
     let bus = shared_bus("w", &[("max.poll.interval.ms", "6000")]);
     let (topic, group) = (made_topic(4, None).await, unique("g"));
-    bus.publish(&spread(&topic, 3000), None).await.unwrap();
+    bus.publish(&spread(&topic, 9000), None).await.unwrap();
     let mut member = bus.subscribe(&group, std::slice::from_ref(&topic)).await.unwrap();
     let mut seen = read(&mut *member, 1).await;
     let other = shared_bus("other", &[]);
     tokio::time::sleep(Duration::from_secs(8)).await;
     member.commit(&seen[0]).await.unwrap();
-    seen.extend(read(&mut *member, 2999).await);
+    seen.extend(read(&mut *member, 8999).await);
     let distinct: BTreeSet<String> = seen.iter().map(text).collect();
-    assert_eq!(distinct.len(), 3000, "each once: it was a member all the time");
+    assert_eq!(distinct.len(), 9000, "each once: it was a member all the time");
     for last in last_of_each(&seen).values() {
         member.commit(last).await.unwrap();
     }

@@ -20,8 +20,13 @@ public final class PlanningBackend extends H2Backend {
 
     @Override
     protected MongoDatabase openOrCreateDatabase(String name) {
+        OPENING.set(getMvStore());
         return new PlanningDatabase(name, getMvStore(), getCursorRegistry());
     }
+
+    /** What a database is being opened from: its constructor opens the indexes of what it
+     *  finds, before any field of its own is set. */
+    private static final ThreadLocal<MVStore> OPENING = new ThreadLocal<>();
 
     private static final class PlanningDatabase extends H2Database {
         private final MVStore store;
@@ -35,7 +40,8 @@ public final class PlanningBackend extends H2Backend {
         protected Index<Object> openOrCreateUniqueIndex(
                 String collection, String name, List<IndexKey> keys, boolean sparse) {
             String map = getDatabaseName() + "." + collection + "._planned_" + name;
-            return new PlannedIndex(store, map, name, keys, sparse);
+            MVStore from = store == null ? OPENING.get() : store;
+            return new PlannedIndex(from, map, name, keys, sparse);
         }
     }
 
