@@ -29,6 +29,11 @@ pub trait Handlers: Send + Sync + 'static {
         BTreeMap::new()
     }
 
+    /// The state of each role's plugin: its digest, version, and last problem; for people.
+    fn describe(&self) -> Value {
+        Value::Null
+    }
+
     /// A fresh instance for one run.
     async fn open(&self, request: OpenRequest) -> Result<Box<dyn Session>, OpenError>;
 }

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod coordinator;
+pub mod dead_letter;
 pub mod discovery;
 pub mod handler;
 pub mod health;

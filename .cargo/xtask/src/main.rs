@@ -1,4 +1,7 @@
-//! `cargo xtask plugins | demo [DIR] | test | bench`: what needs more than one cargo call.
+//! `cargo xtask plugins | demo [DIR] | servers | test | bench`: what needs more than one
+//! cargo call.
+
+mod servers;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -13,7 +16,9 @@ usage: cargo xtask COMMAND
   plugins      builds the example handlers to plugins/NAME.wasm
   demo [DIR]   counts the lines, words and bytes of DIR's text files (default: this
                repository's) with the graph configs/demo.json
-  test         builds the plugins and runs all tests
+  servers      starts an Apache Kafka broker and a MongoDB-wire server on loopback, prints
+               their addresses and a config that uses them, and ends them on Ctrl-C
+  test         builds the plugins and runs all tests, those on real servers too
   bench        builds the plugins and runs the benchmarks, which print figures";
 
 fn main() -> ExitCode {
@@ -23,6 +28,7 @@ fn main() -> ExitCode {
         ["plugins"] => plugins(),
         ["demo"] => demo(None),
         ["demo", dir] => demo(Some(Path::new(dir))),
+        ["servers"] => serve(),
         ["test"] => test(),
         ["bench"] => bench(),
         _ => {
@@ -90,8 +96,21 @@ fn demo(dir: Option<&Path>) -> Result<()> {
 }
 
 fn test() -> Result<()> {
+    let root = root()?;
+    let starting = servers::begin();
     plugins()?;
-    run(cargo(&root()?).args(["test", "--workspace"]))
+    run(cargo(&root).args(["test", "--quiet", "--workspace", "--no-run"]))?;
+    let told = starting.wait(&target_dir(&root))?;
+    let tested = run(told.tell(cargo(&root).args(["test", "--workspace"])));
+    told.report();
+    tested
+}
+
+fn serve() -> Result<()> {
+    plugins()?;
+    let root = root()?;
+    run(cargo(&root).args(["build", "--quiet", "--package", "flowkit"]))?;
+    servers::serve(&root, &target_dir(&root))
 }
 
 /// In the dev profile: its dependencies are optimised, and nothing is built a second time.

@@ -4,6 +4,7 @@
 //! (`tests/contract`).
 
 pub mod embedded;
+pub mod kafka;
 pub mod memory;
 
 use async_trait::async_trait;
@@ -16,7 +17,8 @@ pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
 /// A broker, as far as FlowKit needs one.
 ///
 /// Contract:
-/// - A topic is a sequence of messages; those with the same key keep their order.
+/// - A topic is a sequence of messages; those with the same key keep their order, also when
+///   a process publishes the next before the one before is durable.
 /// - What [`publish`](Bus::publish) acknowledged is never lost and is seen by every group
 ///   and by every tail that was open before.
 /// - Publishing the same message twice may store it twice.
@@ -45,6 +47,9 @@ pub trait Bus: Send + Sync + 'static {
 
     /// Reads all messages published after this call returns, without a group.
     async fn tail(&self, topics: &[Topic]) -> Result<Box<dyn Tail>, BusError>;
+
+    /// Reads what is in a topic when this is called, without a group.
+    async fn history(&self, topic: &Topic) -> Result<Box<dyn History>, BusError>;
 }
 
 /// A member of a consumer group. Dropping it leaves the group.
@@ -55,7 +60,8 @@ pub trait GroupConsumer: Send {
     async fn next(&mut self) -> Result<InMessage, BusError>;
 
     /// Commits everything up to and including `message` within its partition. Once this
-    /// returned, the group sees none of it again.
+    /// returned, the group sees none of it again; unless the partition was given to another
+    /// member after the message had been handed out, which then reads it as well.
     async fn commit(&mut self, message: &InMessage) -> Result<(), BusError>;
 
     /// Stops (true) or resumes (false) fetching from a topic while staying a member: the
@@ -68,6 +74,13 @@ pub trait GroupConsumer: Send {
 pub trait Tail: Send {
     /// The next message. Waits for one. Cancel-safe.
     async fn next(&mut self) -> Result<InMessage, BusError>;
+}
+
+/// A reader of what was in a topic.
+#[async_trait]
+pub trait History: Send {
+    /// The next message; those of a partition in their order. `None` at the end.
+    async fn next(&mut self) -> Result<Option<InMessage>, BusError>;
 }
 
 /// A topic's name: 1 to 249 letters, digits, `.`, `_` and `-`.

@@ -31,13 +31,14 @@ pub struct CancelArgs {
 
 /// Asks.
 pub async fn execute(args: CancelArgs, app: &App) -> anyhow::Result<ExitCode> {
+    super::only_embedded(app, "cancel", "ask it to cancel the task")?;
     let id = TaskId::new(args.task_id).map_err(|error| Usage(error.to_string()))?;
     if args.reason.len() > MAX_REASON || args.reason.chars().any(char::is_control) {
         let text = format!("--reason: at most {MAX_REASON} bytes, without control characters");
         return Err(Usage(text).into());
     }
     super::status::check_db(app)?;
-    let store = app.backend(None).await?.store;
+    let store = app.store().await?;
     let Some(doc) = store.task(&id).await? else {
         bail!("no task {id} in {}", app.config.db().display());
     };

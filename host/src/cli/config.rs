@@ -47,6 +47,9 @@ pub fn execute(command: &ConfigCommand, config: &Config) -> anyhow::Result<ExitC
         }
         ConfigCommand::Check => {
             config.check_files()?;
+            if config.is_on_kafka() {
+                config.servers()?;
+            }
             let roles: Vec<&str> = config.roles().iter().map(|role| role.as_str()).collect();
             let roles = if roles.is_empty() { "none".into() } else { roles.join(", ") };
             print(format_args!("the configuration is sound; roles: {roles}"))?;

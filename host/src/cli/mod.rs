@@ -2,6 +2,7 @@
 
 mod cancel;
 mod config;
+mod dlq;
 mod graph_file;
 mod input;
 mod interrupt;
@@ -102,6 +103,9 @@ enum Command {
     Cancel(cancel::CancelArgs),
     /// Shows the workers and the tasks
     Status(status::StatusArgs),
+    /// Shows and replays the commands that could not be used
+    #[command(subcommand)]
+    Dlq(dlq::DlqCommand),
     /// Tries and checks handlers, without any backend
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
@@ -155,6 +159,7 @@ impl Command {
             Self::Cancel(args) => cancel::execute(args, &shared.app(Need::Database)?).await,
             Self::Status(args) => status::execute(args, &shared.app(Need::Database)?).await,
             Self::Worker(args) => worker::execute(args, &shared.app(Need::Handlers)?).await,
+            Self::Dlq(command) => dlq::execute(command, &shared.app(Need::Database)?).await,
             Self::Plugin(command) => plugin::execute(command).await,
             Self::Config(command) => config::execute(&command, &shared.app(Need::Handlers)?.config),
         }
@@ -173,8 +178,20 @@ impl Shared {
         for warning in config.warnings() {
             tracing::warn!("{warning}");
         }
-        Ok(App::new(config))
+        Ok(App { sources, ..App::new(config) })
     }
+}
+
+/// Refuses what only the embedded backend does.
+fn only_embedded(app: &App, command: &str, instead: &str) -> Result<(), Usage> {
+    if !app.config.is_on_kafka() {
+        return Ok(());
+    }
+    Err(Usage(format!(
+        "{command}: the configuration's `backend` is \"kafka\", where tasks belong to FlowKit's \
+         coordinator, the service that writes commands to the topics `{}`: {instead}",
+        app.settings().topics.cmd_fmt
+    )))
 }
 
 /// One chain of causes: `error: …`, then a line for each cause.

@@ -208,6 +208,7 @@ pub(super) mod tests {
             progress: Progress { finished, totals, ..Progress::default() },
             end,
             end_sent: true,
+            check: None,
             updated_at: NOW,
         }
     }

@@ -26,7 +26,8 @@ const STOP_MARGIN: Duration = Duration::from_secs(2);
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Shows a bar for each node that runs (plain lines where stderr is no terminal) and a table at\n\
-the end. Uses a temporary database unless --db or FLOWKIT_DB names one. Ctrl-C cancels the\n\
+the end. Uses a temporary database unless --db or FLOWKIT_DB names one; with `backend`\n\
+\"kafka\" the process is one more worker there, and coordinates this graph. Ctrl-C cancels the\n\
 graph and waits for its handlers to stop; a second one ends the process at once.\n\
 \n\
 Exit status: 0 finished, 1 failed, 2 used wrongly, 130 after Ctrl-C.\n\
@@ -97,7 +98,7 @@ struct Place {
 impl Place {
     async fn open(app: &App, settings: Settings) -> anyhow::Result<Self> {
         let worker = Some(&settings.worker_id);
-        if app.config.db_was_named() {
+        if app.config.is_on_kafka() || app.config.db_was_named() {
             let backend = app.backend(worker).await?;
             return Ok(Self { backend, settings, temporary: None });
         }

@@ -40,12 +40,12 @@ pub async fn execute(args: StatusArgs, app: &App) -> anyhow::Result<ExitCode> {
     let id = args.task_id.map(TaskId::new).transpose();
     let id = id.map_err(|error| Usage(error.to_string()))?;
     check_db(app)?;
-    let store = app.backend(None).await?.store;
+    let store = app.store().await?;
     let docs = match &id {
         None => store.list_tasks(ENDED_SHOWN).await?,
         Some(id) => match store.task(id).await? {
             Some(doc) => vec![doc],
-            None => bail!("no task {id} in {}", app.config.db().display()),
+            None => bail!("no task {id} in {}", app.config.place()),
         },
     };
     let mut tasks = Vec::with_capacity(docs.len());
@@ -69,7 +69,7 @@ pub async fn execute(args: StatusArgs, app: &App) -> anyhow::Result<ExitCode> {
 /// Reading must not bring an empty database into being.
 pub fn check_db(app: &App) -> Result<(), Usage> {
     let db = app.config.db();
-    if db.exists() {
+    if app.config.is_on_kafka() || db.exists() {
         return Ok(());
     }
     Err(Usage(format!(

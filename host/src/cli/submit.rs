@@ -44,6 +44,8 @@ pub struct SubmitArgs {
 
 /// Submits it.
 pub async fn execute(args: SubmitArgs, app: &App) -> anyhow::Result<ExitCode> {
+    let instead = "submit the task to it, or run a graph from here with `flowkit run GRAPH.json`";
+    super::only_embedded(app, "submit", instead)?;
     // What can be refused without the database is refused before it is touched.
     let inline = args.input.as_deref().map(input::read).transpose()?;
     let mut interrupts = Interrupts::new()?;
@@ -56,7 +58,7 @@ pub async fn execute(args: SubmitArgs, app: &App) -> anyhow::Result<ExitCode> {
         // Everything but the roles.
         graph_file::read_quietly(Path::new(&args.what))?;
     }
-    let store = app.backend(None).await?.store;
+    let store = app.store().await?;
     let served = served(&*store).await?;
     let known: BTreeSet<Role> =
         served.iter().chain(app.config.handlers().keys()).cloned().collect();

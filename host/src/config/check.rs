@@ -5,9 +5,11 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::error::{Origin, Problem};
-use super::keys::Keys;
+use super::keys::{Backend, Keys};
 use super::layers::Layers;
 use super::place::KeyPath;
+use super::secret::Text;
+use crate::bus::kafka::refused;
 use crate::plugin::HandlerConfig;
 use crate::protocol::Topics;
 use crate::types::Role;
@@ -42,6 +44,9 @@ pub(super) fn problems(keys: &Keys, layers: &Layers) -> Vec<Problem> {
     };
     if keys.db.as_os_str().is_empty() {
         report(KeyPath::of(["db"]), "is empty; name a file".into());
+    }
+    for (key, text) in broker_problems(keys) {
+        report(key, text);
     }
     if let Err(bad) = topics(keys).check() {
         report(KeyPath::of([bad.what]), bad.problem.into());
@@ -84,11 +89,18 @@ pub(super) fn warnings(keys: &Keys, layers: &Layers) -> Vec<Problem> {
         let origin = Some(layers.origin(&key));
         found.push(Problem { origin, key: Some(key), text: text.into() });
     };
-    if keys.kafka_bootstrap.is_some() {
-        report(
-            "kafka_bootstrap",
-            "not used: `backend` is \"embedded\", which keeps everything in the file `db`",
-        );
+    if keys.backend == Backend::Embedded {
+        let given = [
+            ("kafka_bootstrap", keys.kafka_bootstrap.is_some()),
+            ("kafka", !keys.kafka.is_empty()),
+            ("mongodb_uri", keys.mongodb_uri.is_some()),
+        ];
+        for (name, _) in given.into_iter().filter(|(_, given)| *given) {
+            report(
+                name,
+                "not used: `backend` is \"embedded\", which keeps everything in the file `db`",
+            );
+        }
     }
     if keys.cancel_grace_sec.get() > keys.shutdown_grace_sec.get() {
         report(
@@ -141,12 +153,57 @@ pub(super) fn resolve_paths(keys: &mut Keys, layers: &Layers) {
         }
     };
     join(KeyPath::of(["db"]), &mut keys.db);
-    for (role, HandlerConfig { component, dirs, .. }) in &mut keys.handlers {
+    for (name, value) in &mut keys.kafka {
+        if let Text::File(path) = value {
+            join(KeyPath::of(["kafka", name]), path);
+        }
+    }
+    if let Some(Text::File(path)) = &mut keys.mongodb_uri {
+        join(KeyPath::of(["mongodb_uri"]), path);
+    }
+    if let Some(dir) = &mut keys.plugins.cache_dir {
+        join(KeyPath::of(["plugins", "cache_dir"]), dir);
+    }
+    for (role, HandlerConfig { component, dirs, signature, .. }) in &mut keys.handlers {
+        if let Some(signature) = signature {
+            join(of_role(role, ["signature"]), signature);
+        }
         join(of_role(role, ["component"]), component);
         for (number, dir) in dirs.iter_mut().enumerate() {
             join(of_role(role, ["dirs", &number.to_string(), "host"]), &mut dir.host);
         }
     }
+}
+
+/// What the keys of the broker and the database lack, and what may not be among them.
+fn broker_problems(keys: &Keys) -> Vec<(KeyPath, String)> {
+    let mut found = Vec::new();
+    for name in keys.kafka.keys() {
+        if let Some(why) = refused(name) {
+            found.push((KeyPath::of(["kafka", name]), why.to_owned()));
+        }
+    }
+    if keys.backend != Backend::Kafka {
+        return found;
+    }
+    if keys.kafka_bootstrap.as_deref().is_none_or(|hosts| hosts.trim().is_empty()) {
+        let text = "\"kafka\" needs `kafka_bootstrap`, the brokers' addresses, such as \
+                    \"kafka-1:9092,kafka-2:9092\"";
+        found.push((KeyPath::of(["backend"]), text.into()));
+    }
+    if keys.mongodb_uri.is_none() {
+        let text = "\"kafka\" needs `mongodb_uri`, the database's address, such as \
+                    \"mongodb://db-1:27017\", or {\"env\": NAME} or {\"file\": PATH} to keep a \
+                    password out of the configuration";
+        found.push((KeyPath::of(["backend"]), text.into()));
+    }
+    let name = &keys.mongodb_database;
+    let odd = |c: char| c.is_control() || "/\\. \"$*<>:|?".contains(c);
+    if name.is_empty() || name.len() > 63 || name.contains(odd) {
+        let text = "must be a database's name: 1 to 63 bytes without blanks and /\\.\"$*<>:|?";
+        found.push((KeyPath::of(["mongodb_database"]), text.into()));
+    }
+    found
 }
 
 fn heartbeat_problem(keys: &Keys, layers: &Layers) -> (KeyPath, String) {

@@ -5,8 +5,11 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::secret::{MASK, Text, without_password};
+use super::plugins::PluginKeys;
 use super::units::{Count, Millis, Seconds};
 use crate::bus::Topic;
+use crate::bus::kafka::is_secret;
 use crate::plugin::HandlerConfig;
 use crate::protocol::Topics;
 use crate::types::{Role, WorkerId};
@@ -18,7 +21,11 @@ pub(super) struct Keys {
     pub backend: Backend,
     pub db: PathBuf,
     pub kafka_bootstrap: Option<String>,
+    pub kafka: BTreeMap<String, Text>,
+    pub mongodb_uri: Option<Text>,
+    pub mongodb_database: String,
     pub handlers: BTreeMap<Role, HandlerConfig>,
+    pub plugins: PluginKeys,
     pub roles: Option<Vec<Role>>,
     pub worker_id: Option<WorkerId>,
     pub worker_version: String,
@@ -55,7 +62,11 @@ impl Default for Keys {
             backend: Backend::Embedded,
             db: "flowkit.db".into(),
             kafka_bootstrap: None,
+            kafka: BTreeMap::new(),
+            mongodb_uri: None,
+            mongodb_database: "flowkit".into(),
             handlers: BTreeMap::new(),
+            plugins: PluginKeys::default(),
             roles: None,
             worker_id: None,
             worker_version: "2.0.0".into(),
@@ -86,12 +97,28 @@ impl Default for Keys {
     }
 }
 
+impl Keys {
+    /// The same with every secret that stands in it made harmless.
+    pub fn masked(&self) -> Self {
+        let mut keys = self.clone();
+        keys.mongodb_uri = keys.mongodb_uri.map(|uri| uri.shown(without_password));
+        for (name, value) in &mut keys.kafka {
+            if is_secret(name) {
+                *value = value.shown(|_| MASK.into());
+            }
+        }
+        keys
+    }
+}
+
 /// What keeps the topics and the state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", rename_all = "snake_case")]
 pub(super) enum Backend {
     /// One SQLite file.
     Embedded,
+    /// A Kafka broker and a MongoDB database.
+    Kafka,
 }
 
 impl TryFrom<String> for Backend {
@@ -100,9 +127,10 @@ impl TryFrom<String> for Backend {
     fn try_from(name: String) -> Result<Self, String> {
         match name.as_str() {
             "embedded" => Ok(Self::Embedded),
-            other => Err(format!(
-                "there is no backend {other:?} in this build; it has \"embedded\" alone"
-            )),
+            "kafka" => Ok(Self::Kafka),
+            other => {
+                Err(format!("there is no backend {other:?}; there are \"embedded\" and \"kafka\""))
+            }
         }
     }
 }
@@ -123,7 +151,8 @@ pub(super) enum Form {
 pub(super) fn form(name: &str) -> Option<Form> {
     match name {
         "roles" => Some(Form::List),
-        "backend" | "db" | "kafka_bootstrap" | "worker_id" | "worker_version" => Some(Form::Text),
+        "backend" | "db" | "kafka_bootstrap" | "mongodb_database" | "worker_id"
+        | "worker_version" => Some(Form::Text),
         _ if !NAMES.contains(&name) => None,
         _ if name.starts_with("topic_") => Some(Form::Text),
         _ => Some(Form::Json),
@@ -131,11 +160,15 @@ pub(super) fn form(name: &str) -> Option<Form> {
 }
 
 /// The names of all keys.
-pub(super) const NAMES: [&str; 30] = [
+pub(super) const NAMES: [&str; 34] = [
     "backend",
     "db",
     "kafka_bootstrap",
+    "kafka",
+    "mongodb_uri",
+    "mongodb_database",
     "handlers",
+    "plugins",
     "roles",
     "worker_id",
     "worker_version",

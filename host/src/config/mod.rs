@@ -9,28 +9,34 @@ mod error;
 mod keys;
 mod layers;
 mod place;
+mod plugins;
+mod secret;
+mod servers;
 mod units;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 pub use error::{ConfigError, Origin, Problem};
 pub use place::{KeyPath, Place};
+pub use plugins::PluginKeys;
+pub use servers::Servers;
 
 use crate::plugin::HandlerConfig;
 use crate::settings::{PullSettings, Settings};
 use crate::types::{Role, WorkerId};
-use keys::Keys;
+use keys::{Backend, Keys};
 use layers::Layers;
 
 /// The config file that is read when none is named.
 pub const DEFAULT_FILE: &str = "configs/worker.json";
 
 /// Where to look for values.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Sources {
     /// `--config`: a file that must exist.
     pub file: Option<PathBuf>,
@@ -52,12 +58,19 @@ pub enum Need {
 }
 
 /// A configuration that was checked.
-#[derive(Debug)]
 pub struct Config {
     keys: Keys,
     layers: Layers,
+    environment: BTreeMap<OsString, OsString>,
     worker_id: WorkerId,
     roles: Vec<Role>,
+}
+
+/// Without the layers and the environment, which hold secrets.
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Config").field(&self.effective()).finish()
+    }
 }
 
 /// One effective value, for people.
@@ -93,10 +106,13 @@ impl Config {
         if file.is_none() {
             without_a_file(&layers, need)?;
         }
-        Self::of_layers(layers)
+        Self::of_layers(layers, sources.environment.iter().cloned().collect())
     }
 
-    fn of_layers(layers: Layers) -> Result<Self, ConfigError> {
+    fn of_layers(
+        layers: Layers,
+        environment: BTreeMap<OsString, OsString>,
+    ) -> Result<Self, ConfigError> {
         ConfigError::unless_empty(check::shapes(&layers))?;
         let mut keys: Keys = serde_path_to_error::deserialize(layers.given())
             .map_err(|error| type_problem(&error, &layers))?;
@@ -107,7 +123,7 @@ impl Config {
             None => keys.handlers.keys().cloned().collect(),
         };
         let worker_id = keys.worker_id.clone().unwrap_or_else(new_worker_id);
-        Ok(Self { keys, layers, worker_id, roles })
+        Ok(Self { keys, layers, environment, worker_id, roles })
     }
 
     /// Whether the handlers' components and granted directories exist.
@@ -136,6 +152,7 @@ impl Config {
             cancel_grace: keys.cancel_grace_sec.get(),
             shutdown_grace: keys.shutdown_grace_sec.get(),
             max_concurrent_tasks: usize::try_from(keys.max_concurrent_tasks.get()).unwrap_or(1),
+            role_concurrency: self.role_concurrency(),
             max_queued_runs: keys.max_queued_runs.get().into(),
             max_attempts: Some(keys.max_attempts.get()).filter(|attempts| *attempts > 0),
             dedup_cache_size: usize::try_from(keys.dedup_cache_size.get()).unwrap_or(1),
@@ -146,6 +163,13 @@ impl Config {
                 strict: keys.strict_input_adapters,
             },
         }
+    }
+
+    fn role_concurrency(&self) -> BTreeMap<Role, usize> {
+        let limited = |(role, handler): (&Role, &HandlerConfig)| {
+            Some((role.clone(), usize::try_from(handler.concurrency?.get()).unwrap_or(usize::MAX)))
+        };
+        self.keys.handlers.iter().filter_map(limited).collect()
     }
 
     /// The SQLite file.
@@ -163,14 +187,41 @@ impl Config {
         &self.roles
     }
 
+    /// What holds for all plugins.
+    pub fn plugins(&self) -> &PluginKeys {
+        &self.keys.plugins
+    }
+
     /// Each role's handler, of those roles also that are not served here.
     pub fn handlers(&self) -> &BTreeMap<Role, HandlerConfig> {
         &self.keys.handlers
     }
 
-    /// The effective values as one object, which is itself a valid config file.
+    /// True when the topics and the state are on a Kafka broker and a MongoDB database.
+    pub fn is_on_kafka(&self) -> bool {
+        self.keys.backend == Backend::Kafka
+    }
+
+    /// Where the topics and the state are, for people; without secrets.
+    pub fn place(&self) -> String {
+        match (&self.keys.kafka_bootstrap, &self.keys.masked().mongodb_uri) {
+            (Some(bootstrap), Some(uri)) if self.is_on_kafka() => {
+                let uri = uri.name();
+                format!("Kafka at {bootstrap} and {} at {uri}", self.keys.mongodb_database)
+            }
+            _ => self.keys.db.display().to_string(),
+        }
+    }
+
+    /// How to reach the broker and the database, with the secrets read from where they are.
+    pub fn servers(&self) -> Result<Servers, ConfigError> {
+        servers::read(&self.keys, &self.layers, &self.environment)
+    }
+
+    /// The effective values as one object, which is itself a valid config file; secrets
+    /// that the configuration holds itself are masked.
     pub fn effective(&self) -> Value {
-        let mut all = serde_json::to_value(&self.keys).unwrap_or_default();
+        let mut all = serde_json::to_value(self.keys.masked()).unwrap_or_default();
         all["roles"] = self.roles.iter().map(Role::as_str).collect();
         all
     }

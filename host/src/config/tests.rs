@@ -105,6 +105,87 @@ fn what_is_shown_is_a_config_file() {
 }
 
 #[test]
+fn a_role_may_have_fewer_runs_than_the_worker() {
+    let place = Place::with(SOUND);
+    let set = ["handlers.echo.concurrency=3"];
+    let config = load_over(&place, &[], &set).unwrap();
+    let limited = config.settings().role_concurrency;
+    assert_eq!(limited.into_iter().collect::<Vec<_>>(), [(Role::new("echo").unwrap(), 3)]);
+    assert!(load_over(&place, &[], &["handlers.echo.concurrency=0"]).is_err());
+}
+
+const ON_KAFKA: &str = r#"{
+    "backend": "kafka",
+    "kafka_bootstrap": "kafka-1:9092",
+    "kafka": {
+        "sasl.password": "swordfish", "security.protocol": "SASL_SSL", "socket.timeout.ms": 900,
+        "ssl.key.password": {"file": "../key-password"}
+    },
+    "mongodb_uri": "mongodb://worker:swordfish@db-1/admin?tlsCertificateKeyFilePassword=swordfish"
+}"#;
+
+#[test]
+fn the_servers_are_read_with_their_secrets_and_shown_without() {
+    let place = Place::with(ON_KAFKA);
+    fs::write(place.0.path().join("key-password"), "hunter2\n").unwrap();
+    let config = Config::load(&place.sources(), Need::Database).unwrap();
+    assert!(config.is_on_kafka());
+    let servers = config.servers().unwrap();
+    assert_eq!(servers.bootstrap, "kafka-1:9092");
+    assert_eq!(servers.properties["sasl.password"], "swordfish");
+    assert_eq!(servers.properties["ssl.key.password"], "hunter2");
+    assert_eq!(servers.properties["socket.timeout.ms"], "900");
+    assert!(servers.mongodb_uri.contains("worker:swordfish@db-1"));
+    assert_eq!(servers.mongodb_database, "flowkit");
+    let shown = format!("{} {:?}", config.effective(), config.entries());
+    assert!(!shown.contains("swordfish") && !shown.contains("hunter2"), "{shown}");
+    assert!(shown.contains("mongodb://worker:***@db-1/admin?***"), "{shown}");
+    assert!(shown.contains("SASL_SSL"), "{shown}");
+}
+
+#[test]
+fn secrets_come_from_the_environment() {
+    let place = Place::with(ON_KAFKA);
+    let kafka = r#"kafka={"sasl.password": {"env": "KAFKA_PASSWORD"}}"#;
+    let set = [kafka, r#"mongodb_uri={"env": "MONGODB_URI"}"#];
+    let environment = [("KAFKA_PASSWORD", "swordfish"), ("MONGODB_URI", "mongodb://db-2")];
+    let config = load_over(&place, &environment, &set).unwrap();
+    let servers = config.servers().unwrap();
+    assert_eq!(servers.properties["sasl.password"], "swordfish");
+    assert_eq!(servers.mongodb_uri, "mongodb://db-2");
+    let missing = load_over(&place, &environment[1..], &set).unwrap();
+    let error = place.shown(&missing.servers().err().unwrap());
+    insta::assert_snapshot!(
+        error,
+        @r#"--set kafka: `kafka."sasl.password"`: the environment variable KAFKA_PASSWORD, which holds it, is not set or empty"#
+    );
+}
+
+#[test]
+fn a_broker_needs_its_keys_and_keeps_the_invariants() {
+    insta::assert_snapshot!(error(r#"{"backend": "kafka", "mongodb_database": "a.b"}"#), @r#"
+    configs/worker.json:1:2: `backend`: "kafka" needs `kafka_bootstrap`, the brokers' addresses, such as "kafka-1:9092,kafka-2:9092"
+    configs/worker.json:1:2: `backend`: "kafka" needs `mongodb_uri`, the database's address, such as "mongodb://db-1:27017", or {"env": NAME} or {"file": PATH} to keep a password out of the configuration
+    configs/worker.json:1:22: `mongodb_database`: must be a database's name: 1 to 63 bytes without blanks and /\."$*<>:|?
+    "#);
+    insta::assert_snapshot!(
+        error(
+            r#"{"backend": "kafka", "kafka_bootstrap": "k:9092", "mongodb_uri": "mongodb://db",
+                "kafka": {"acks": 1, "sasl.password": ["x"]}}"#
+        ),
+        @r#"configs/worker.json:2:38: `kafka."sasl.password"`: invalid type: list, expected a text, {"file": PATH} or {"env": NAME}"#
+    );
+    insta::assert_snapshot!(
+        error(
+            r#"{"backend": "kafka", "kafka_bootstrap": "k:9092", "mongodb_uri": "mongodb://db",
+                "kafka": {"acks": 1}}"#
+        ),
+        @"configs/worker.json:2:27: `kafka.acks`: is `all`: what was acknowledged is never lost"
+    );
+    insta::assert_snapshot!(error(r#"{"backend": "redis"}"#), @r#"configs/worker.json:1:2: `backend`: there is no backend "redis"; there are "embedded" and "kafka""#);
+}
+
+#[test]
 fn later_layers_win_and_are_named() {
     let place = Place::with(SOUND);
     let environment = [
@@ -172,16 +253,16 @@ fn unknown_keys_are_refused() {
         @"configs/worker.json:2:3: `lease_ttl`: unknown key; did you mean `lease_ttl_sec`?"
     );
     insta::assert_snapshot!(
-        error(r#"{"mongodb_uri": "mongodb://localhost"}"#),
-        @"configs/worker.json:1:2: `mongodb_uri`: unknown key; `flowkit config show` lists all keys"
+        error(r#"{"redis_url": "redis://localhost"}"#),
+        @"configs/worker.json:1:2: `redis_url`: unknown key; `flowkit config show` lists all keys"
     );
     insta::assert_snapshot!(
         error(r#"{"handlers": {"echo": {"component": "../plugins/echo.wasm", "limit": {}}}}"#),
         @"configs/worker.json:1:61: `handlers.echo.limit`: unknown key; did you mean `limits`?"
     );
     insta::assert_snapshot!(
-        error(r#"{"handlers": {"echo": {"component": "../plugins/echo.wasm", "net": {}}}}"#),
-        @"configs/worker.json:1:61: `handlers.echo.net`: unknown key; the keys here are `component`, `dirs`, `env`, `http`, `documents`, `limits`"
+        error(r#"{"handlers": {"echo": {"component": "../plugins/echo.wasm", "env": {}}}}"#),
+        @"configs/worker.json:1:61: `handlers.echo.env`: unknown key; the keys here are `component`, `concurrency`, `dirs`, `limits`"
     );
 }
 
@@ -224,8 +305,8 @@ fn wrong_numbers_are_refused() {
 #[test]
 fn wrong_names_and_shapes_are_refused() {
     insta::assert_snapshot!(
-        error(r#"{"backend": "kafka"}"#),
-        @r#"configs/worker.json:1:2: `backend`: there is no backend "kafka" in this build; it has "embedded" alone"#
+        error(r#"{"backend": "nats"}"#),
+        @r#"configs/worker.json:1:2: `backend`: there is no backend "nats"; there are "embedded" and "kafka""#
     );
     insta::assert_snapshot!(
         error(r#"{"db": 5}"#),
@@ -445,28 +526,5 @@ fn what_is_hardly_meant_is_warned_about() {
         configs/worker.json:1:2: `kafka_bootstrap`: not used: `backend` is "embedded", which keeps everything in the file `db`
         configs/worker.json:1:39: `cancel_grace_sec`: is above `shutdown_grace_sec`, which cuts it short when the worker stops
         "#
-    );
-}
-
-#[test]
-fn what_a_handler_is_granted_is_read_and_its_variables_are_not_shown() {
-    let place = Place::with(
-        r#"{"handlers": {"echo": {
-            "component": "../plugins/echo.wasm",
-            "env": {"TOKEN": "s3cret", "KEY": {"env": "HOST_KEY"}},
-            "http": ["api.example.com", "10.1.0.0/16"],
-            "documents": ["orders"]
-        }}}"#,
-    );
-    let config = load_over(&place, &[], &[]).expect("sound");
-    let granted = &config.handlers()[&Role::new("echo").unwrap()];
-    assert_eq!(granted.env["TOKEN"], crate::plugin::EnvValue::Plain("s3cret".into()));
-    assert!(place.entry(&config, "handlers.echo.env.TOKEN").starts_with("\"***\" "));
-    assert!(place.entry(&config, "handlers.echo.env.KEY.env").starts_with("\"HOST_KEY\" "));
-    assert!(!config.effective().to_string().contains("s3cret"));
-    assert_eq!(granted.http.len() + granted.documents.len(), 3);
-    insta::assert_snapshot!(
-        error(r#"{"handlers": {"echo": {"component": "../plugins/echo.wasm", "http": ["http://a"]}}}"#),
-        @r#"configs/worker.json:1:70: `handlers.echo.http.0`: "http://a" is more than a host and a port; write a host such as "api.example.com", "localhost:8080", "*.example.com", "10.1.0.0/16" or "[::1]:8080""#
     );
 }

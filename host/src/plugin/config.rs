@@ -17,6 +17,18 @@ pub struct HandlerConfig {
     /// The component's file. Whoever reads the configuration makes it absolute, or relative
     /// to the process's directory.
     pub component: PathBuf,
+    /// The only content that may serve the role: lowercase hex SHA-256. Where the file has
+    /// another one, a version with this digest is taken from the cache.
+    #[serde(default)]
+    pub sha256: Option<String>,
+    /// The file of the component's signature, which must then be a trusted one; by default
+    /// the component's name with `.sig` after it, if signatures are required at all.
+    #[serde(default)]
+    pub signature: Option<PathBuf>,
+    /// How many runs of the role a worker has at once, at most; by default as many as
+    /// `max_concurrent_tasks` allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<NonZeroU32>,
     /// Directories the handler may use; none by default.
     #[serde(default)]
     pub dirs: Vec<DirGrant>,
@@ -39,6 +51,9 @@ impl HandlerConfig {
     pub fn new(component: impl Into<PathBuf>) -> Self {
         Self {
             component: component.into(),
+            sha256: None,
+            signature: None,
+            concurrency: None,
             dirs: Vec::new(),
             env: BTreeMap::new(),
             http: Vec::new(),

@@ -1,7 +1,8 @@
 //! The settings all guests run under, and the clock that interrupts them.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::types::Role;
@@ -10,9 +11,11 @@ use wasmtime::component::{HasSelf, Linker};
 use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use super::bindings::HandlerWorld;
+use super::code_cache::CodeCache;
 use super::context::Guest;
 use super::counts::Counts;
 use super::documents::Documents;
+use super::trust::Trust;
 
 /// How often a running guest is asked whether it may go on.
 const TICK: Duration = Duration::from_millis(5);
@@ -33,7 +36,17 @@ pub struct Engine {
     pub(super) linker: Arc<Linker<Guest>>,
     pub(super) slots: Arc<Semaphore>,
     pub(super) counts: Counts,
+    pub(super) cache: Option<Arc<CodeCache>>,
+    pub(super) trust: Arc<Trust>,
+    pub(super) compiler: Arc<Compiler>,
     pub(super) documents: Option<Arc<dyn Documents>>,
+}
+
+/// One compilation at a time, and their count.
+#[derive(Default)]
+pub(super) struct Compiler {
+    pub(super) turn: Mutex<()>,
+    pub(super) done: AtomicU64,
 }
 
 impl std::fmt::Debug for Engine {
@@ -51,6 +64,9 @@ pub enum EngineError {
     /// No thread for the interrupt clock.
     #[error("cannot start the thread that interrupts handlers: {0}")]
     Ticker(#[source] std::io::Error),
+    /// No thread to compile on.
+    #[error("cannot start a thread that compiles handlers: {0}")]
+    Compiler(#[source] std::io::Error),
 }
 
 impl Engine {
@@ -80,7 +96,11 @@ impl Engine {
             .map_err(settings)?;
         let slots = Arc::new(Semaphore::new(SLOTS as usize));
         let counts = Counts::default();
-        Ok(Self { engine, linker: Arc::new(linker), slots, counts, documents: None })
+        Ok(Self { engine, linker: Arc::new(linker), slots, counts, documents: None,
+            cache: None,
+            trust: Arc::default(),
+            compiler: Arc::default(),
+        })
     }
 
     /// The same engine, whose handlers may read documents there, as far as they are
@@ -89,6 +109,26 @@ impl Engine {
     pub fn with_documents(mut self, documents: Arc<dyn Documents>) -> Self {
         self.documents = Some(documents);
         self
+    }
+
+    /// The same engine with a cache: what was compiled once for these settings and this
+    /// machine is not compiled again.
+    #[must_use]
+    pub fn with_cache(mut self, cache: CodeCache) -> Self {
+        self.cache = Some(Arc::new(cache));
+        self
+    }
+
+    /// The same engine, which runs only what is trusted.
+    #[must_use]
+    pub fn with_trust(mut self, trust: Trust) -> Self {
+        self.trust = Arc::new(trust);
+        self
+    }
+
+    /// How many components this engine and its clones have compiled.
+    pub fn compilations(&self) -> u64 {
+        self.compiler.done.load(Ordering::Relaxed)
     }
 
     /// How often each role's handlers met a limit or a refusal, by the counter's name.

@@ -152,6 +152,11 @@ impl Timing {
         if self.cancellation(now).is_some() {
             return true;
         }
+        if duration.is_zero() {
+            // A timer would round it up to its next tick, a millisecond for nothing.
+            tokio::task::yield_now().await;
+            return false;
+        }
         let until = now + duration;
         let warned = self.warn_at <= until;
         // Cancel-safe: both sides only wait.
@@ -205,6 +210,14 @@ mod tests {
             assert_eq!(shown.deadline, start + Duration::from_millis(limit));
             assert!(call.sleep(Duration::from_secs(1)).await, "no more waiting");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_time_is_no_wait() {
+        let start = Instant::now();
+        let call = Timing::new("init", Duration::from_secs(20), CancelFlag::default());
+        assert!(!call.sleep(Duration::ZERO).await);
+        assert_eq!(start.elapsed(), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]

@@ -2,10 +2,12 @@
 
 use serde_json::Value;
 
-use super::voice::{Silenced, Voice};
+use super::Deps;
+use super::voice::{self, Silenced, Voice};
+use crate::bus::OutMessage;
 use crate::handler::FinalOutput;
-use crate::protocol::{FINAL_UID, Null, RunEvent};
-use crate::store::{Fenced, NewComplete, Progress, RunEnd};
+use crate::protocol::{FINAL_UID, Null, RunAddress, RunEvent};
+use crate::store::{EndCheck, Fenced, NewComplete, Progress, RunEnd, RunRecord};
 use crate::types::WorkerId;
 
 /// Writes the complete artifact if there is one, then the end, then sends it.
@@ -36,7 +38,9 @@ pub async fn seal(
 pub async fn send(voice: &Voice, end: &RunEnd) -> Result<(), Silenced> {
     voice.send(&events(end, &voice.owner.worker_id)).await?;
     // A refusal is no news: a try whose answer was lost has freed the lease already.
-    voice.store(|| voice.deps.store.end_sent(&voice.fence)).await.map(|_| ())
+    let sent = voice.deps.clock.wall();
+    let check = EndCheck::first(sent);
+    voice.store(|| voice.deps.store.end_sent(&voice.fence, Some(&check))).await.map(|_| ())
 }
 
 /// Gives an unfinished run back. What was reported is noted first, so that the next owner
@@ -53,6 +57,17 @@ async fn is_ours(voice: &Voice, end: &RunEnd) -> Result<bool, Silenced> {
     Ok(stored.is_some_and(|run| {
         run.fence().as_ref() == Some(&voice.fence) && run.end.as_ref() == Some(end)
     }))
+}
+
+/// The end of `record`, to be sent again as this worker; nothing when it has none.
+pub fn again(deps: &Deps, record: &RunRecord) -> Vec<OutMessage> {
+    let Some(end) = &record.end else { return vec![] };
+    let address = RunAddress {
+        key: record.new.key.clone(),
+        role: record.new.role.clone(),
+        epoch: record.new.epoch,
+    };
+    voice::messages(deps, &address, &events(end, &deps.settings.worker_id))
 }
 
 /// An end as the coordinator is told of it.

@@ -5,7 +5,7 @@
 //! them speak for the run only while its [`lease`] holds.
 
 pub mod driver;
-mod ending;
+pub mod ending;
 pub mod lease;
 mod opening;
 mod recorder;

@@ -71,17 +71,7 @@ impl Voice {
     /// Sends events and returns once the bus has acknowledged all of them.
     pub async fn send(&self, events: &[RunEvent]) -> Result<(), Silenced> {
         let settings = &self.deps.settings;
-        let topic = settings.topics.status(&self.address.role);
-        let now = self.deps.clock.wall();
-        let messages: Vec<OutMessage> = events
-            .iter()
-            .map(|event| OutMessage {
-                topic: topic.clone(),
-                key: Some(self.address.key.message_key()),
-                value: event.envelope(&self.address, now, settings.hb_interval).encode(),
-                headers: Vec::new(),
-            })
-            .collect();
+        let messages = messages(&self.deps, &self.address, events);
         let mut wait = RETRY.0;
         loop {
             let now = self.deps.clock.now();
@@ -152,4 +142,17 @@ impl Voice {
         *wait = (*wait * 2).min(RETRY.1);
         Ok(())
     }
+}
+
+/// A run's events as its role's status topic takes them.
+pub(super) fn messages(deps: &Deps, address: &RunAddress, events: &[RunEvent]) -> Vec<OutMessage> {
+    let topic = deps.settings.topics.status(&address.role);
+    let now = deps.clock.wall();
+    let message = |event: &RunEvent| OutMessage {
+        topic: topic.clone(),
+        key: Some(address.key.message_key()),
+        value: event.envelope(address, now, deps.settings.hb_interval).encode(),
+        headers: Vec::new(),
+    };
+    events.iter().map(message).collect()
 }

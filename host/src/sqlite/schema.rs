@@ -13,7 +13,7 @@ use crate::types::WorkerId;
 const APPLICATION_ID: i64 = 0x464C_4B54;
 
 /// The format of the tables below.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 
 /// How long messages and ended runs are kept.
 const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -24,7 +24,7 @@ const CHUNK: i64 = 1000;
 /// Numbers that others remember (`seq`) are never used again, also when the highest is
 /// removed. What is large and never changes (`run_inputs`) is kept apart from what
 /// changes with each batch.
-const TABLES: &str = "
+pub(super) const TABLES: &str = "
 CREATE TABLE topics (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL UNIQUE
@@ -66,8 +66,11 @@ CREATE TABLE runs (
     end_sent INTEGER NOT NULL DEFAULT 0,
     created_at INTEGER NOT NULL,
     updated_at INTEGER NOT NULL,
+    check_at INTEGER,
+    check_tries INTEGER,
     UNIQUE (task_id, node_id)
 ) STRICT;
+CREATE INDEX runs_checks ON runs (role, check_at) WHERE check_at IS NOT NULL;
 CREATE INDEX runs_open ON runs (role, created_at) WHERE end_sent = 0;
 CREATE INDEX runs_ended ON runs (updated_at) WHERE ending IS NOT NULL;
 CREATE TABLE run_inputs (
@@ -142,6 +145,13 @@ CREATE TABLE worker_processes (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// What brings a file of the format before to the present one.
+const FROM_FORMAT_1: &str = "
+ALTER TABLE runs ADD COLUMN check_at INTEGER;
+ALTER TABLE runs ADD COLUMN check_tries INTEGER;
+CREATE INDEX runs_checks ON runs (role, check_at) WHERE check_at IS NOT NULL;
+";
+
 /// Why a file cannot be used.
 pub(super) enum Unfit {
     Sql(rusqlite::Error),
@@ -154,35 +164,49 @@ impl From<rusqlite::Error> for Unfit {
     }
 }
 
-/// Creates the tables in an empty file; refuses one that is not ours.
+/// What a file holds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Content {
+    Nothing,
+    Ours { format: i64 },
+}
+
+/// Creates the tables in an empty file, and brings those of an older format to the present
+/// one; refuses a file that is not ours.
 pub(super) fn ensure(path: &Path, connection: &Connection) -> Result<(), Unfit> {
     // One look at one state of the file: another process may be creating the tables.
     let look = rusqlite::Transaction::new_unchecked(connection, TransactionBehavior::Deferred)?;
-    let ours = is_ours(path, &look)?;
+    let found = content(path, &look)?;
     look.finish()?;
-    if ours {
+    if found == (Content::Ours { format: FORMAT }) {
         return Ok(());
     }
     // Whoever comes second finds the tables.
     let tx = rusqlite::Transaction::new_unchecked(connection, TransactionBehavior::Exclusive)?;
-    if !is_ours(path, &tx)? {
-        tx.execute_batch(TABLES)?;
-        tx.pragma_update(None, "application_id", APPLICATION_ID)?;
-        tx.pragma_update(None, "user_version", FORMAT)?;
+    match content(path, &tx)? {
+        Content::Nothing => {
+            tx.execute_batch(TABLES)?;
+            tx.pragma_update(None, "application_id", APPLICATION_ID)?;
+        }
+        Content::Ours { format: 1 } => {
+            tracing::info!(path = %path.display(), from = 1, to = FORMAT, "the file's format");
+            tx.execute_batch(FROM_FORMAT_1)?;
+        }
+        Content::Ours { .. } => {}
     }
+    tx.pragma_update(None, "user_version", FORMAT)?;
     Ok(tx.commit()?)
 }
 
-/// False for an empty file.
-fn is_ours(path: &Path, connection: &Connection) -> Result<bool, Unfit> {
+fn content(path: &Path, connection: &Connection) -> Result<Content, Unfit> {
     let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let (application, format) = (number("application_id")?, number("user_version")?);
     let tables: i64 =
         connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     let path = || path.to_owned();
     match (application, format) {
-        (0, 0) if tables == 0 => Ok(false),
-        (APPLICATION_ID, FORMAT) => Ok(true),
+        (0, 0) if tables == 0 => Ok(Content::Nothing),
+        (APPLICATION_ID, format @ 1..=FORMAT) => Ok(Content::Ours { format }),
         (APPLICATION_ID, found) if found > FORMAT => {
             Err(Unfit::Refused(OpenError::Newer { path: path(), found, known: FORMAT }))
         }

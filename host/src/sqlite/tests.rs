@@ -255,3 +255,52 @@ async fn gone_workers_are_forgotten_once_they_own_nothing() {
         .unwrap();
     assert_eq!(left, ["alive", "owner"]);
 }
+
+/// The file as the first format left it, with one run.
+fn write_format_1(path: &std::path::Path) {
+    let file = Connection::open(path).unwrap();
+    let tables =
+        schema::TABLES.replace("    check_at INTEGER,\n    check_tries INTEGER,\n", "").replace(
+            "CREATE INDEX runs_checks ON runs (role, check_at) WHERE check_at IS NOT NULL;\n",
+            "",
+        );
+    assert!(!tables.contains("check_"), "{tables}");
+    file.execute_batch(&tables).unwrap();
+    file.execute_batch(
+        "INSERT INTO runs (task_id, node_id, role, epoch, lease_no, created_at, updated_at)
+         VALUES ('t', 'n', 'r', 1, 1, 5, 6);
+         PRAGMA application_id = 1179405140; PRAGMA user_version = 1;",
+    )
+    .unwrap();
+}
+
+#[tokio::test]
+async fn a_file_of_the_first_format_is_brought_to_the_present_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("flowkit.db");
+    write_format_1(&path);
+    for _ in 0..2 {
+        let db = Database::open_waiting(path.clone(), BUSY).unwrap();
+        let read = db.read(|tx| {
+            let version: i64 = tx.pragma_query_value(None, "user_version", |row| row.get(0))?;
+            let run =
+                tx.query_row("SELECT task_id, check_at, check_tries FROM runs", [], |row| {
+                    Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?))
+                })?;
+            Ok((version, run))
+        });
+        let none: Option<i64> = None;
+        assert_eq!(read.await.unwrap(), (2, ("t".to_owned(), none, none)));
+    }
+    // Both ways lead to the same tables.
+    let fresh = Connection::open_in_memory().unwrap();
+    fresh.execute_batch(schema::TABLES).unwrap();
+    let columns = |file: &Connection| {
+        let mut statement = file
+            .prepare("SELECT name FROM pragma_table_info('runs') UNION SELECT name FROM sqlite_schema WHERE type = 'index' AND sql NOT NULL ORDER BY 1")
+            .unwrap();
+        let names = statement.query_map([], |row| row.get::<_, String>(0)).unwrap();
+        names.collect::<rusqlite::Result<Vec<_>>>().unwrap()
+    };
+    assert_eq!(columns(&Connection::open(&path).unwrap()), columns(&fresh));
+}

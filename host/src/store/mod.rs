@@ -7,8 +7,10 @@
 mod artifacts;
 pub mod embedded;
 pub mod memory;
+pub mod mongo;
 mod runs;
 mod tasks;
+mod told;
 mod workers;
 
 pub use artifacts::*;

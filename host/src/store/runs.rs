@@ -1,5 +1,7 @@
 //! The run's record: its lease, its progress and its end (`worker_states`).
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -52,9 +54,28 @@ pub trait RunStore: Send + Sync + 'static {
     /// Writes the end of a run that has none. [`Fenced::Lost`] when it already has one.
     async fn end(&self, fence: &Fence, end: &RunEnd) -> Result<Fenced, StoreError>;
 
-    /// Notes that the end was sent and frees the lease. [`Fenced::Lost`] when there is
-    /// no end.
-    async fn end_sent(&self, fence: &Fence) -> Result<Fenced, StoreError>;
+    /// Notes that the end was sent, frees the lease and sets the first look at whether the
+    /// coordinator took it, if there is to be one. [`Fenced::Lost`] when there is no end.
+    async fn end_sent(&self, fence: &Fence, check: Option<&EndCheck>)
+    -> Result<Fenced, StoreError>;
+
+    /// At most `limit` runs of these roles whose end was sent and whose
+    /// [`check`](RunRecord::check) is due at `now`, the longest due first.
+    async fn due_checks(
+        &self,
+        roles: &[Role],
+        now: UnixMs,
+        limit: usize,
+    ) -> Result<Vec<RunRecord>, StoreError>;
+
+    /// Sets or removes a run's check if it is the attempt, the `lease_no` and the check
+    /// that were `seen`. False, and nothing changes, otherwise: of several who have seen
+    /// the same, one wins.
+    async fn move_check(
+        &self,
+        seen: &RunRecord,
+        next: Option<&EndCheck>,
+    ) -> Result<bool, StoreError>;
 
     /// Gives the lease back unended: the run is unowned and can be claimed at once.
     async fn release(&self, fence: &Fence) -> Result<Fenced, StoreError>;
@@ -127,6 +148,9 @@ pub struct RunRecord {
     pub end: Option<RunEnd>,
     /// The end was sent to the coordinator.
     pub end_sent: bool,
+    /// When to look whether the coordinator took the end; only once it was sent.
+    #[serde(default)]
+    pub check: Option<EndCheck>,
     /// Last change.
     pub updated_at: UnixMs,
 }
@@ -188,6 +212,39 @@ pub enum RunEnd {
     },
 }
 
+/// A look at whether a coordinator took an end, which is sent again while it did not: one
+/// that was being restarted has never seen it (`protocol.md`, "Restarts").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndCheck {
+    /// Not before.
+    pub at: UnixMs,
+    /// Looks before this one.
+    pub tries: u32,
+}
+
+impl EndCheck {
+    /// The wait before the first look; each further one is twice as long.
+    pub const FIRST: Duration = Duration::from_secs(15);
+
+    /// From the end to the last look, at most.
+    pub const LAST: Duration = Duration::from_secs(3_600);
+
+    /// The first look at an end that was sent at `now`.
+    pub fn first(now: UnixMs) -> Self {
+        Self { at: now.plus(Self::FIRST), tries: 0 }
+    }
+
+    /// The look after this one, which takes place at `now`; none when it would come too
+    /// late.
+    pub fn next(self, now: UnixMs) -> Option<Self> {
+        let tries = self.tries.saturating_add(1);
+        let wait = |tries: u32| Self::FIRST.saturating_mul(2u32.saturating_pow(tries));
+        // All waits up to the next look, which are one less than the one after it.
+        let since_end = wait(tries.saturating_add(1)).saturating_sub(Self::FIRST);
+        (since_end <= Self::LAST).then(|| Self { at: now.plus(wait(tries)), tries })
+    }
+}
+
 /// Which runs a worker could take.
 #[derive(Debug, Clone)]
 pub struct ClaimQuery {
@@ -200,7 +257,7 @@ pub struct ClaimQuery {
     /// The time to compare deadlines with.
     pub now: UnixMs,
     /// How far two machines' clocks may differ.
-    pub max_clock_skew: std::time::Duration,
+    pub max_clock_skew: Duration,
     /// At most this many.
     pub limit: usize,
 }
@@ -219,5 +276,32 @@ impl ClaimQuery {
             return !self.held.contains(key);
         }
         owner.deadline.plus(self.max_clock_skew) < self.now || gone(&owner.worker_id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_is_looked_after_at_doubling_intervals_for_at_most_an_hour() {
+        let sent = UnixMs(1_000_000);
+        let checks: Vec<EndCheck> =
+            std::iter::successors(Some(EndCheck::first(sent)), |check| check.next(check.at))
+                .collect();
+        let seconds: Vec<u64> = checks.iter().map(|check| check.at.since(sent).as_secs()).collect();
+        assert_eq!(seconds, [15, 45, 105, 225, 465, 945, 1905]);
+        assert_eq!(checks.last().map(|check| check.tries), Some(6));
+    }
+
+    #[test]
+    fn a_look_that_comes_late_moves_the_next_one() {
+        let late = UnixMs(9_000_000);
+        let check = EndCheck { at: UnixMs(0), tries: 1 };
+        assert_eq!(
+            check.next(late),
+            Some(EndCheck { at: late.plus(EndCheck::FIRST * 4), tries: 2 })
+        );
+        assert_eq!(EndCheck { at: UnixMs(0), tries: u32::MAX }.next(late), None);
     }
 }

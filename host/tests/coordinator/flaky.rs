@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use flowkit::bus::memory::MemoryBus;
-use flowkit::bus::{Bus, BusError, GroupConsumer, InMessage, OutMessage, Tail, Topic};
+use flowkit::bus::{Bus, BusError, GroupConsumer, History, InMessage, OutMessage, Tail, Topic};
 use flowkit::clock::UnixMs;
 use flowkit::store::memory::MemoryStore;
 use flowkit::store::*;
@@ -87,6 +87,10 @@ impl Bus for FlakyBus {
 
     async fn tail(&self, topics: &[Topic]) -> Result<Box<dyn Tail>, BusError> {
         self.inner.tail(topics).await
+    }
+
+    async fn history(&self, topic: &Topic) -> Result<Box<dyn History>, BusError> {
+        self.inner.history(topic).await
     }
 }
 
@@ -175,8 +179,29 @@ impl RunStore for FlakyStore {
         flaky!(self, self.inner.end(fence, end))
     }
 
-    async fn end_sent(&self, fence: &Fence) -> Result<Fenced, StoreError> {
-        flaky!(self, self.inner.end_sent(fence))
+    async fn end_sent(
+        &self,
+        fence: &Fence,
+        check: Option<&EndCheck>,
+    ) -> Result<Fenced, StoreError> {
+        flaky!(self, self.inner.end_sent(fence, check))
+    }
+
+    async fn due_checks(
+        &self,
+        roles: &[Role],
+        now: UnixMs,
+        limit: usize,
+    ) -> Result<Vec<RunRecord>, StoreError> {
+        flaky!(self, self.inner.due_checks(roles, now, limit))
+    }
+
+    async fn move_check(
+        &self,
+        seen: &RunRecord,
+        next: Option<&EndCheck>,
+    ) -> Result<bool, StoreError> {
+        flaky!(self, self.inner.move_check(seen, next))
     }
 
     async fn release(&self, fence: &Fence) -> Result<Fenced, StoreError> {

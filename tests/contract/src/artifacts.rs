@@ -7,7 +7,7 @@ use flowkit::store::{
 use flowkit::types::{Epoch, Fence, RunKey};
 use serde_json::{Value, json};
 
-use crate::{Backend, NOW, at, fence, key, new_key, object, uid, unique};
+use crate::{NOW, StoreBackend, at, fence, key, new_key, object, uid, unique};
 
 /// An artifact that says which of several writes it is.
 pub fn partial(name: &str, ordinal: u64, mark: i64) -> NewPartial {
@@ -58,7 +58,7 @@ fn expect(marks: &[(&str, i64)]) -> Vec<(String, i64)> {
 }
 
 /// A node sees its own partial artifacts and no others.
-pub async fn partials_are_read_back<B: Backend>() {
+pub async fn partials_are_read_back<B: StoreBackend>() {
     let backend = B::start().await;
     let (store, task) = (backend.store(), unique("t"));
     let (first, second) = (key(&task, "n-1"), key(&task, "n-2"));
@@ -74,7 +74,7 @@ pub async fn partials_are_read_back<B: Backend>() {
 }
 
 /// The same lease, a later one and a later attempt may write an artifact again.
-pub async fn newer_replaces_older<B: Backend>() {
+pub async fn newer_replaces_older<B: StoreBackend>() {
     let backend = B::start().await;
     let (store, key) = (backend.store(), new_key());
     for (mark, (epoch, lease_no)) in
@@ -88,7 +88,7 @@ pub async fn newer_replaces_older<B: Backend>() {
 }
 
 /// An earlier lease or attempt never overwrites.
-pub async fn older_is_refused<B: Backend>() {
+pub async fn older_is_refused<B: StoreBackend>() {
     let backend = B::start().await;
     let (store, key) = (backend.store(), new_key());
     let first = [partial("b", 0, 1)];
@@ -103,7 +103,7 @@ pub async fn older_is_refused<B: Backend>() {
 }
 
 /// What a coordinator left for a failed batch is no artifact until it is completed.
-pub async fn failed_batch_is_completed<B: Backend>() {
+pub async fn failed_batch_is_completed<B: StoreBackend>() {
     let backend = B::start().await;
     let (store, key) = (backend.store(), new_key());
     backend.leave_failed_batch(&key, &uid("b-2")).await;
@@ -120,7 +120,7 @@ pub async fn failed_batch_is_completed<B: Backend>() {
 }
 
 /// A finished attempt removes what earlier ones left, and nothing else.
-pub async fn complete_removes_older_attempts<B: Backend>() {
+pub async fn complete_removes_older_attempts<B: StoreBackend>() {
     let backend = B::start().await;
     let (store, task) = (backend.store(), unique("t"));
     let (mine, other) = (key(&task, "n-1"), key(&task, "n-2"));
@@ -143,7 +143,7 @@ pub async fn complete_removes_older_attempts<B: Backend>() {
 }
 
 /// The complete artifact is fenced like a partial one, and a refused one removes nothing.
-pub async fn complete_is_fenced<B: Backend>() {
+pub async fn complete_is_fenced<B: StoreBackend>() {
     let backend = B::start().await;
     let (store, key) = (backend.store(), new_key());
     let held = fence(&key, 2, 4, "w");
@@ -162,7 +162,7 @@ pub async fn complete_is_fenced<B: Backend>() {
 }
 
 /// Pages of any size add up to every artifact, each once.
-pub async fn paging_sees_everything<B: Backend>() {
+pub async fn paging_sees_everything<B: StoreBackend>() {
     let backend = B::start().await;
     let (store, key) = (backend.store(), new_key());
     let held = fence(&key, 1, 1, "w");
@@ -181,7 +181,7 @@ pub async fn paging_sees_everything<B: Backend>() {
 
 /// A scan that goes on while artifacts are written, and written again, sees every one that
 /// was there when it began.
-pub async fn paging_goes_on_while_writes_do<B: Backend>() {
+pub async fn paging_goes_on_while_writes_do<B: StoreBackend>() {
     let backend = B::start().await;
     let (key, held) = (new_key(), fence(&new_key(), 1, 1, "w"));
     let held = Fence { key: key.clone(), ..held };
@@ -209,7 +209,7 @@ pub async fn paging_goes_on_while_writes_do<B: Backend>() {
 }
 
 /// The finished batches of one attempt, by their place in it.
-pub async fn finished_by_ordinal<B: Backend>() {
+pub async fn finished_by_ordinal<B: StoreBackend>() {
     let backend = B::start().await;
     let (store, key) = (backend.store(), new_key());
     let old = [partial("old", 1, 1)];
@@ -252,7 +252,7 @@ pub async fn finished_by_ordinal<B: Backend>() {
 }
 
 /// Recording a claim again is no error and changes nothing.
-pub async fn claims_are_recorded_once<B: Backend>() {
+pub async fn claims_are_recorded_once<B: StoreBackend>() {
     let backend = B::start().await;
     let key = new_key();
     let claim_at = |name: &str, claimed_at| Claim {
@@ -274,7 +274,7 @@ pub async fn claims_are_recorded_once<B: Backend>() {
 }
 
 /// Keys and texts that mean something to one database or another.
-pub async fn odd_texts_survive<B: Backend>() {
+pub async fn odd_texts_survive<B: StoreBackend>() {
     let backend = B::start().await;
     let (store, key) = (backend.store(), key(&unique("t:/'\"%"), "ñ $.{}"));
     let odd = object(json!({

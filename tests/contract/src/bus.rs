@@ -6,7 +6,7 @@ use std::time::Duration;
 use flowkit::bus::{BusError, GroupConsumer, InMessage, OutMessage, Tail, Topic};
 use tokio::time::{Instant, timeout};
 
-use crate::{Backend, QUIET, SOON, unique};
+use crate::{BusBackend, QUIET, SOON, unique};
 
 /// A topic of its own.
 pub fn new_topic() -> Topic {
@@ -50,7 +50,7 @@ async fn numbered(bus: &dyn flowkit::bus::Bus, topic: &Topic, numbers: std::ops:
 }
 
 /// Messages with the same key are read in their order, whoever publishes in between.
-pub async fn order_by_key<B: Backend>() {
+pub async fn order_by_key<B: BusBackend>() {
     let backend = B::start().await;
     let (bus, other, topic) = (backend.bus(), backend.other_bus(), new_topic());
     for n in 0..50 {
@@ -71,7 +71,7 @@ pub async fn order_by_key<B: Backend>() {
 }
 
 /// The messages of one call keep their order, also when they are many.
-pub async fn one_publish_keeps_its_order<B: Backend>() {
+pub async fn one_publish_keeps_its_order<B: BusBackend>() {
     let backend = B::start().await;
     let topic = new_topic();
     let mut tail = backend.other_bus().tail(std::slice::from_ref(&topic)).await.unwrap();
@@ -82,7 +82,7 @@ pub async fn one_publish_keeps_its_order<B: Backend>() {
 }
 
 /// Groups do not take messages from each other.
-pub async fn every_group_sees_everything<B: Backend>() {
+pub async fn every_group_sees_everything<B: BusBackend>() {
     let backend = B::start().await;
     let topic = new_topic();
     numbered(&*backend.bus(), &topic, 0..5).await;
@@ -98,7 +98,7 @@ pub async fn every_group_sees_everything<B: Backend>() {
 }
 
 /// What was published before the group existed is read by it.
-pub async fn new_group_starts_at_the_beginning<B: Backend>() {
+pub async fn new_group_starts_at_the_beginning<B: BusBackend>() {
     let backend = B::start().await;
     let topic = new_topic();
     backend.bus().ensure_topics(std::slice::from_ref(&topic)).await.unwrap();
@@ -110,7 +110,7 @@ pub async fn new_group_starts_at_the_beginning<B: Backend>() {
 }
 
 /// Key, value, headers and topic, whatever bytes they are.
-pub async fn everything_arrives_as_published<B: Backend>() {
+pub async fn everything_arrives_as_published<B: BusBackend>() {
     let backend = B::start().await;
     let (first, second) = (new_topic(), new_topic());
     let mut tail = backend.other_bus().tail(&[first.clone(), second.clone()]).await.unwrap();
@@ -137,7 +137,7 @@ pub async fn everything_arrives_as_published<B: Backend>() {
 }
 
 /// A tail begins where it was opened.
-pub async fn tail_sees_only_later_messages<B: Backend>() {
+pub async fn tail_sees_only_later_messages<B: BusBackend>() {
     let backend = B::start().await;
     let topic = new_topic();
     numbered(&*backend.bus(), &topic, 0..5).await;
@@ -154,7 +154,7 @@ pub async fn tail_sees_only_later_messages<B: Backend>() {
 }
 
 /// Reading by tail takes nothing from a group.
-pub async fn tail_and_group_are_independent<B: Backend>() {
+pub async fn tail_and_group_are_independent<B: BusBackend>() {
     let backend = B::start().await;
     let topic = new_topic();
     let mut tail = backend.bus().tail(std::slice::from_ref(&topic)).await.unwrap();
@@ -169,7 +169,7 @@ pub async fn tail_and_group_are_independent<B: Backend>() {
 
 /// A message that is too large is refused by a name of its own, and nothing of the rest
 /// is hurt by it.
-pub async fn too_large<B: Backend>() {
+pub async fn too_large<B: BusBackend>() {
     let backend = B::start().await;
     let topic = new_topic();
     let mut tail = backend.bus().tail(std::slice::from_ref(&topic)).await.unwrap();
@@ -184,7 +184,7 @@ pub async fn too_large<B: Backend>() {
 }
 
 /// What could not be stored before the deadline is not stored after it.
-pub async fn expired<B: Backend>() {
+pub async fn expired<B: BusBackend>() {
     let backend = B::start().await;
     let topic = new_topic();
     let mut tail = backend.bus().tail(std::slice::from_ref(&topic)).await.unwrap();
@@ -196,7 +196,7 @@ pub async fn expired<B: Backend>() {
 }
 
 /// Dropping `next` at any moment loses no message and repeats none.
-pub async fn next_is_cancel_safe<B: Backend>() {
+pub async fn next_is_cancel_safe<B: BusBackend>() {
     let backend = B::start().await;
     let (bus, topic) = (backend.bus(), new_topic());
     let mut consumer = bus.subscribe(&unique("g"), std::slice::from_ref(&topic)).await.unwrap();
@@ -226,7 +226,7 @@ pub async fn next_is_cancel_safe<B: Backend>() {
 }
 
 /// The same for a tail.
-pub async fn tail_next_is_cancel_safe<B: Backend>() {
+pub async fn tail_next_is_cancel_safe<B: BusBackend>() {
     let backend = B::start().await;
     let (bus, topic) = (backend.bus(), new_topic());
     let mut tail = bus.tail(std::slice::from_ref(&topic)).await.unwrap();
@@ -243,4 +243,26 @@ pub async fn tail_next_is_cancel_safe<B: Backend>() {
     }
     let expected: Vec<_> = (0..100).map(|n| n.to_string()).collect();
     assert_eq!(read, expected);
+}
+
+/// A history brings what was there when it was opened, and ends.
+pub async fn history_ends_at_its_beginning<B: BusBackend>() {
+    let backend = B::start().await;
+    let (bus, topic) = (backend.bus(), new_topic());
+    assert_eq!(bus.history(&topic).await.unwrap().next().await.unwrap(), None, "an empty topic");
+    for n in 0..100 {
+        let key = (n % 7).to_string();
+        bus.publish(&[message(&topic, Some(&key), &n.to_string())], None).await.unwrap();
+    }
+    let mut history = backend.other_bus().history(&topic).await.unwrap();
+    numbered(&*bus, &topic, 100..110).await;
+    let mut read: BTreeMap<Vec<u8>, Vec<u32>> = BTreeMap::new();
+    while let Some(message) = timeout(SOON, history.next()).await.unwrap().unwrap() {
+        read.entry(message.key.clone().unwrap()).or_default().push(text(&message).parse().unwrap());
+    }
+    assert_eq!(history.next().await.unwrap(), None, "the end stays the end");
+    let mut all: Vec<u32> = read.values().flatten().copied().collect();
+    assert!(read.values().all(|numbers| numbers.is_sorted()), "{read:?}");
+    all.sort_unstable();
+    assert_eq!(all, (0..100).collect::<Vec<_>>());
 }

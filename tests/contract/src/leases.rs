@@ -8,7 +8,7 @@ use flowkit::store::{ClaimQuery, Fenced, NewRun, Owner, Progress, RunEnd, Store}
 use flowkit::types::{LeaseId, LeaseNo, Role, RunKey};
 
 use crate::runs::{recorded, stored};
-use crate::{Backend, NOW, at, fence, new_key, new_role, new_run, owner, unique, worker};
+use crate::{NOW, StoreBackend, at, fence, new_key, new_role, new_run, owner, unique, worker};
 
 const SKEW: Duration = Duration::from_secs(5);
 
@@ -34,7 +34,7 @@ pub async fn claimable(store: &dyn Store, query: &ClaimQuery) -> Vec<RunKey> {
 }
 
 /// Unowned runs, runs whose lease is over, and what an earlier life of the worker left.
-pub async fn claimable_cases<B: Backend>() {
+pub async fn claimable_cases<B: StoreBackend>() {
     let backend = B::start().await;
     let (store, role) = (backend.store(), new_role());
     let (mine, other) = (unique("w"), unique("w"));
@@ -63,7 +63,7 @@ pub async fn claimable_cases<B: Backend>() {
 }
 
 /// The runs of a worker whose process is gone can be taken over before the lease ends.
-pub async fn claimable_gone_owner<B: Backend>() {
+pub async fn claimable_gone_owner<B: StoreBackend>() {
     let backend = B::start().await;
     let (store, role, key) = (backend.store(), new_role(), new_key());
     let (gone, alive) = (unique("w"), unique("w"));
@@ -76,7 +76,7 @@ pub async fn claimable_gone_owner<B: Backend>() {
 }
 
 /// Oldest first over all roles, and no more than asked for.
-pub async fn claimable_order_and_limit<B: Backend>() {
+pub async fn claimable_order_and_limit<B: StoreBackend>() {
     let backend = B::start().await;
     let (store, first, second) = (backend.store(), new_role(), new_role());
     let mut expected = Vec::new();
@@ -96,7 +96,7 @@ pub async fn claimable_order_and_limit<B: Backend>() {
 }
 
 /// An end that was not sent is somebody's to send.
-pub async fn claimable_until_the_end_is_sent<B: Backend>() {
+pub async fn claimable_until_the_end_is_sent<B: StoreBackend>() {
     let backend = B::start().await;
     let (store, role, key) = (backend.store(), new_role(), new_key());
     recorded(&*store, &new_run(&key, 1, &role), Some("w-1")).await;
@@ -109,12 +109,12 @@ pub async fn claimable_until_the_end_is_sent<B: Backend>() {
     let claimed = store.claim(&seen, &owner("w-2")).await.unwrap().expect("it is claimable");
     assert_eq!(claimed.end, Some(end));
     let held = claimed.fence().expect("it was claimed");
-    assert_eq!(store.end_sent(&held).await.unwrap(), Fenced::Written);
+    assert_eq!(store.end_sent(&held, None).await.unwrap(), Fenced::Written);
     assert_eq!(claimable(&*store, &query(&unique("w"), &role, at(9_999))).await, []);
 }
 
 /// Of many who claim what they saw, in two processes, one has it.
-pub async fn one_of_many_claimers_wins<B: Backend>() {
+pub async fn one_of_many_claimers_wins<B: StoreBackend>() {
     let backend = B::start().await;
     let key = new_key();
     let run = recorded(&*backend.store(), &new_run(&key, 1, &new_role()), None).await;
@@ -137,7 +137,7 @@ pub async fn one_of_many_claimers_wins<B: Backend>() {
 }
 
 /// Whatever changed since the run was seen makes a claim fail.
-pub async fn a_stale_sight_claims_nothing<B: Backend>() {
+pub async fn a_stale_sight_claims_nothing<B: StoreBackend>() {
     let backend = B::start().await;
     let (store, role) = (backend.store(), new_role());
 
@@ -160,7 +160,7 @@ pub async fn a_stale_sight_claims_nothing<B: Backend>() {
 }
 
 /// A renewal moves the deadlines of what is held and names the rest.
-pub async fn renew_reports_lost<B: Backend>() {
+pub async fn renew_reports_lost<B: StoreBackend>() {
     let backend = B::start().await;
     let (store, role) = (backend.store(), new_role());
     let keys: Vec<_> = (0..4).map(|_| new_key()).collect();
@@ -186,7 +186,7 @@ pub async fn renew_reports_lost<B: Backend>() {
 }
 
 /// After a takeover, also by the same worker, the earlier lease writes nothing.
-pub async fn old_owner_is_fenced<B: Backend>() {
+pub async fn old_owner_is_fenced<B: StoreBackend>() {
     let backend = B::start().await;
     let (store, key) = (backend.store(), new_key());
     let run = recorded(&*store, &new_run(&key, 1, &new_role()), Some("w-1")).await;
@@ -198,7 +198,7 @@ pub async fn old_owner_is_fenced<B: Backend>() {
     let end = RunEnd::Cancelled { reason: "old".into() };
     assert_eq!(store.save_progress(&old, &progress).await.unwrap(), Fenced::Lost);
     assert_eq!(store.end(&old, &end).await.unwrap(), Fenced::Lost);
-    assert_eq!(store.end_sent(&old).await.unwrap(), Fenced::Lost);
+    assert_eq!(store.end_sent(&old, None).await.unwrap(), Fenced::Lost);
     assert_eq!(store.release(&old).await.unwrap(), Fenced::Lost);
     assert_eq!(store.renew(std::slice::from_ref(&old), at(99)).await.unwrap(), [old]);
     assert_eq!(stored(&*store, &key).await, claimed);

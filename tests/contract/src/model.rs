@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use flowkit::store::{Admitted, Fenced, Progress, RunEnd, RunRecord, Store};
+use flowkit::store::{Admitted, EndCheck, Fenced, Progress, RunEnd, RunRecord, Store};
 use flowkit::types::{Epoch, Fence, LeaseNo, RunKey};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use crate::artifacts::{complete, marks, partial};
-use crate::{Backend, at, fence, new_key, new_role, new_run, owner};
+use crate::{StoreBackend, at, fence, new_key, new_role, new_run, owner};
 
 const WORKERS: [&str; 2] = ["w-1", "w-2"];
 
@@ -21,7 +21,8 @@ enum RunOp {
     Save(FenceOp, u64),
     Renew(FenceOp, u64),
     End(FenceOp),
-    EndSent(FenceOp),
+    EndSent(FenceOp, Option<u64>),
+    MoveCheck { seen: usize, next: Option<u64> },
     Release(FenceOp),
 }
 
@@ -45,6 +46,14 @@ fn fence_op() -> impl Strategy<Value = FenceOp> {
     (older, 0..WORKERS.len()).prop_map(|(older, worker)| FenceOp { older, worker })
 }
 
+fn check_op() -> impl Strategy<Value = Option<u64>> {
+    proptest::option::of(0..5_u64)
+}
+
+fn due(seconds: Option<u64>) -> Option<EndCheck> {
+    seconds.map(|seconds| EndCheck { at: at(seconds), tries: 1 })
+}
+
 fn run_op() -> impl Strategy<Value = RunOp> {
     prop_oneof![
         (1..4_u32, proptest::option::of(0..WORKERS.len()))
@@ -53,7 +62,8 @@ fn run_op() -> impl Strategy<Value = RunOp> {
         (fence_op(), 0..100_u64).prop_map(|(fence, n)| RunOp::Save(fence, n)),
         (fence_op(), 0..100_u64).prop_map(|(fence, n)| RunOp::Renew(fence, n)),
         fence_op().prop_map(RunOp::End),
-        fence_op().prop_map(RunOp::EndSent),
+        (fence_op(), check_op()).prop_map(|(fence, check)| RunOp::EndSent(fence, check)),
+        (0..3_usize, check_op()).prop_map(|(seen, next)| RunOp::MoveCheck { seen, next }),
         fence_op().prop_map(RunOp::Release),
     ]
 }
@@ -107,15 +117,18 @@ impl RunModel {
                 let expected = self.fenced(&fence, |run| run.end.replace(end).is_none());
                 assert_eq!(done, expected);
             }
-            RunOp::EndSent(op) => {
+            RunOp::EndSent(op, seconds) => {
                 let fence = fence(op, self);
-                let done = store.end_sent(&fence).await.unwrap();
+                let first = due(seconds);
+                let done = store.end_sent(&fence, first.as_ref()).await.unwrap();
                 let expected = self.fenced(&fence, |run| {
                     run.end_sent = run.end.is_some();
+                    run.check = first.filter(|_| run.end_sent);
                     run.end_sent && run.owner.take().is_some()
                 });
                 assert_eq!(done, expected);
             }
+            RunOp::MoveCheck { seen, next } => self.move_check(store, seen, due(next)).await,
             RunOp::Release(op) => {
                 let fence = fence(op, self);
                 let done = store.release(&fence).await.unwrap();
@@ -141,6 +154,7 @@ impl RunModel {
                     progress: Progress::default(),
                     end: None,
                     end_sent: false,
+                    check: None,
                     updated_at: run.updated_at,
                 };
                 assert_eq!(run, fresh);
@@ -167,6 +181,19 @@ impl RunModel {
         }
     }
 
+    async fn move_check(&mut self, store: &dyn Store, seen: usize, next: Option<EndCheck>) {
+        let seen = self.seen.iter().rev().nth(seen).cloned();
+        let (Some(seen), Some(now)) = (seen, self.now.as_mut()) else { return };
+        let moved = store.move_check(&seen, next.as_ref()).await.unwrap();
+        let same = (seen.new.epoch, seen.lease_no, seen.check)
+            == (now.new.epoch, now.lease_no, now.check)
+            && now.check.is_some();
+        assert_eq!(moved, same, "{seen:?} against {now:?}");
+        if same {
+            now.check = next;
+        }
+    }
+
     async fn compare(&mut self, store: &dyn Store) {
         let stored = store.run(&self.key).await.unwrap();
         if let (Some(now), Some(stored)) = (&mut self.now, &stored) {
@@ -179,7 +206,7 @@ impl RunModel {
 }
 
 /// One run under random writes of two workers.
-pub fn runs_follow_the_model<B: Backend>() {
+pub fn runs_follow_the_model<B: StoreBackend>() {
     check::<B, _>(vec(run_op(), 1..40), async |store, ops: Vec<RunOp>| {
         let (key, role) = (new_key(), new_role());
         let mut model = RunModel { key, role, now: None, seen: Vec::new() };
@@ -207,7 +234,7 @@ fn artifact_op() -> impl Strategy<Value = ArtifactOp> {
 }
 
 /// One node's artifacts under writes of random attempts and leases.
-pub fn artifacts_follow_the_model<B: Backend>() {
+pub fn artifacts_follow_the_model<B: StoreBackend>() {
     check::<B, _>(vec(artifact_op(), 1..40), async |store, ops: Vec<ArtifactOp>| {
         let key = new_key();
         let mut partials: BTreeMap<String, ((u32, u64), i64)> = BTreeMap::new();
@@ -244,7 +271,7 @@ pub fn artifacts_follow_the_model<B: Backend>() {
 }
 
 /// Runs a test on one backend for many random values.
-fn check<B: Backend, S: Strategy>(values: S, test: impl AsyncFn(&dyn Store, S::Value)) {
+fn check<B: StoreBackend, S: Strategy>(values: S, test: impl AsyncFn(&dyn Store, S::Value)) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let backend = runtime.block_on(B::start());
     let config = Config { cases: 96, failure_persistence: None, ..Config::default() };

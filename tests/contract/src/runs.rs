@@ -5,7 +5,7 @@ use flowkit::store::{Admitted, Fenced, NewRun, Progress, RunEnd, RunInput, RunRe
 use flowkit::types::{Epoch, LeaseNo, Role, RunKey};
 use serde_json::json;
 
-use crate::{Backend, NOW, at, fence, key, new_key, new_role, new_run, object, owner, unique};
+use crate::{NOW, StoreBackend, at, fence, key, new_key, new_role, new_run, object, owner, unique};
 
 /// Admits a run that must be recorded.
 pub async fn recorded(store: &dyn Store, run: &NewRun, name: Option<&str>) -> RunRecord {
@@ -39,7 +39,7 @@ fn some_progress() -> Progress {
 }
 
 /// A new run with an owner has its first lease.
-pub async fn admit_new<B: Backend>() {
+pub async fn admit_new<B: StoreBackend>() {
     let backend = B::start().await;
     let (store, run) = (backend.store(), new_run(&new_key(), 1, &new_role()));
     let lease = owner("w-1");
@@ -56,7 +56,7 @@ pub async fn admit_new<B: Backend>() {
 }
 
 /// The same attempt again changes nothing and says what is recorded.
-pub async fn admit_duplicate<B: Backend>() {
+pub async fn admit_duplicate<B: StoreBackend>() {
     let backend = B::start().await;
     let (store, run) = (backend.store(), new_run(&new_key(), 2, &new_role()));
     let first = recorded(&*store, &run, Some("w-1")).await;
@@ -67,7 +67,7 @@ pub async fn admit_duplicate<B: Backend>() {
 }
 
 /// An older attempt changes nothing.
-pub async fn admit_stale<B: Backend>() {
+pub async fn admit_stale<B: StoreBackend>() {
     let backend = B::start().await;
     let (store, key, role) = (backend.store(), new_key(), new_role());
     let newer = recorded(&*store, &new_run(&key, 3, &role), Some("w-1")).await;
@@ -77,14 +77,14 @@ pub async fn admit_stale<B: Backend>() {
 }
 
 /// A newer attempt begins from nothing, under a higher lease number.
-pub async fn admit_supersedes<B: Backend>() {
+pub async fn admit_supersedes<B: StoreBackend>() {
     let backend = B::start().await;
     let (store, key, role) = (backend.store(), new_key(), new_role());
     recorded(&*store, &new_run(&key, 1, &role), Some("w-1")).await;
     let old = fence(&key, 1, 1, "w-1");
     assert_eq!(store.save_progress(&old, &some_progress()).await.unwrap(), Fenced::Written);
     assert_eq!(store.end(&old, &done()).await.unwrap(), Fenced::Written);
-    assert_eq!(store.end_sent(&old).await.unwrap(), Fenced::Written);
+    assert_eq!(store.end_sent(&old, None).await.unwrap(), Fenced::Written);
 
     let input = RunInput { input_inline: Some(object(json!({"new": 1}))), ..RunInput::default() };
     let newer = NewRun { created_at: at(5), input, ..new_run(&key, 4, &role) };
@@ -98,7 +98,7 @@ pub async fn admit_supersedes<B: Backend>() {
 }
 
 /// A full worker records a run for whoever claims it.
-pub async fn admit_without_owner<B: Backend>() {
+pub async fn admit_without_owner<B: StoreBackend>() {
     let backend = B::start().await;
     let (store, key, role) = (backend.store(), new_key(), new_role());
     let record = recorded(&*store, &new_run(&key, 1, &role), None).await;
@@ -113,7 +113,7 @@ pub async fn admit_without_owner<B: Backend>() {
 }
 
 /// Every field comes back as it was written.
-pub async fn runs_are_stored_whole<B: Backend>() {
+pub async fn runs_are_stored_whole<B: StoreBackend>() {
     let backend = B::start().await;
     let store = backend.store();
     let input = RunInput {
@@ -142,7 +142,7 @@ pub async fn runs_are_stored_whole<B: Backend>() {
 }
 
 /// Only the present owner of the present attempt stores progress.
-pub async fn progress_is_fenced<B: Backend>() {
+pub async fn progress_is_fenced<B: StoreBackend>() {
     let backend = B::start().await;
     let (store, key) = (backend.store(), new_key());
     recorded(&*store, &new_run(&key, 2, &new_role()), Some("w-1")).await;
@@ -165,12 +165,12 @@ pub async fn progress_is_fenced<B: Backend>() {
 }
 
 /// The first end stays.
-pub async fn end_is_written_once<B: Backend>() {
+pub async fn end_is_written_once<B: StoreBackend>() {
     let backend = B::start().await;
     let (store, key) = (backend.store(), new_key());
     recorded(&*store, &new_run(&key, 1, &new_role()), Some("w-1")).await;
     let held = fence(&key, 1, 1, "w-1");
-    assert_eq!(store.end_sent(&held).await.unwrap(), Fenced::Lost);
+    assert_eq!(store.end_sent(&held, None).await.unwrap(), Fenced::Lost);
     assert_eq!(store.end(&fence(&key, 1, 1, "w-2"), &done()).await.unwrap(), Fenced::Lost);
     assert_eq!(store.end(&held, &done()).await.unwrap(), Fenced::Written);
     let other = RunEnd::Cancelled { reason: "late".into() };
@@ -179,15 +179,15 @@ pub async fn end_is_written_once<B: Backend>() {
 }
 
 /// Once its end was sent, a run has no owner and takes no more writes.
-pub async fn end_sent_frees<B: Backend>() {
+pub async fn end_sent_frees<B: StoreBackend>() {
     let backend = B::start().await;
     let (store, key) = (backend.store(), new_key());
     let run = new_run(&key, 1, &new_role());
     recorded(&*store, &run, Some("w-1")).await;
     let held = fence(&key, 1, 1, "w-1");
     assert_eq!(store.end(&held, &done()).await.unwrap(), Fenced::Written);
-    assert_eq!(store.end_sent(&fence(&key, 1, 9, "w-1")).await.unwrap(), Fenced::Lost);
-    assert_eq!(store.end_sent(&held).await.unwrap(), Fenced::Written);
+    assert_eq!(store.end_sent(&fence(&key, 1, 9, "w-1"), None).await.unwrap(), Fenced::Lost);
+    assert_eq!(store.end_sent(&held, None).await.unwrap(), Fenced::Written);
     let record = stored(&*store, &key).await;
     assert_eq!((record.owner.clone(), record.end_sent), (None, true));
     assert_eq!(store.save_progress(&held, &some_progress()).await.unwrap(), Fenced::Lost);
@@ -198,7 +198,7 @@ pub async fn end_sent_frees<B: Backend>() {
 }
 
 /// A released run is unowned and keeps its progress.
-pub async fn release_frees<B: Backend>() {
+pub async fn release_frees<B: StoreBackend>() {
     let backend = B::start().await;
     let (store, key) = (backend.store(), new_key());
     recorded(&*store, &new_run(&key, 1, &new_role()), Some("w-1")).await;
@@ -215,7 +215,7 @@ pub async fn release_frees<B: Backend>() {
 }
 
 /// Ordered by node, and of that task alone.
-pub async fn runs_of_a_task<B: Backend>() {
+pub async fn runs_of_a_task<B: StoreBackend>() {
     let backend = B::start().await;
     let (store, role, task) = (backend.store(), new_role(), unique("t"));
     for (task, node) in [(&task, "n-2"), (&task, "n-1"), (&unique("t"), "n-3"), (&task, "n-10")] {
@@ -228,7 +228,7 @@ pub async fn runs_of_a_task<B: Backend>() {
 }
 
 /// Runs that have an owner or an end are not queued.
-pub async fn queued_counts_unowned<B: Backend>() {
+pub async fn queued_counts_unowned<B: StoreBackend>() {
     let backend = B::start().await;
     let (store, role) = (backend.store(), new_role());
     assert_eq!(store.queued(&role).await.unwrap(), 0);

@@ -4,7 +4,7 @@ use flowkit::store::{CancelState, GraphDoc, NodeDoc, NodeStatus, NodeView, TaskD
 use flowkit::types::{Epoch, NodeId, Role, RunKey, TaskId};
 use serde_json::json;
 
-use crate::{Backend, at, object, unique};
+use crate::{StoreBackend, at, object, unique};
 
 fn node(name: &str, status: NodeStatus, epoch: u32) -> NodeDoc {
     NodeDoc {
@@ -37,7 +37,7 @@ fn cancelled(reason: Option<&str>) -> CancelState {
 }
 
 /// A task id is taken once, and the document is stored whole.
-pub async fn create_once<B: Backend>() {
+pub async fn create_once<B: StoreBackend>() {
     let backend = B::start().await;
     let store = backend.store();
     let first = task(0, TaskStatus::Queued);
@@ -49,7 +49,7 @@ pub async fn create_once<B: Backend>() {
 }
 
 /// A save replaces the version it was made from, and no other.
-pub async fn save_needs_the_version<B: Backend>() {
+pub async fn save_needs_the_version<B: StoreBackend>() {
     let backend = B::start().await;
     let store = backend.store();
     let mut doc = task(0, TaskStatus::Queued);
@@ -67,7 +67,7 @@ pub async fn save_needs_the_version<B: Backend>() {
 }
 
 /// Of those who save from the same version one succeeds.
-pub async fn one_of_many_savers_wins<B: Backend>() {
+pub async fn one_of_many_savers_wins<B: StoreBackend>() {
     let backend = B::start().await;
     let doc = task(0, TaskStatus::Queued);
     assert!(backend.store().create_task(&doc).await.unwrap());
@@ -88,7 +88,7 @@ pub async fn one_of_many_savers_wins<B: Backend>() {
 }
 
 /// A coordinator that saves what it read before the cancel does not undo it.
-pub async fn cancel_survives_saves<B: Backend>() {
+pub async fn cancel_survives_saves<B: StoreBackend>() {
     let backend = B::start().await;
     let store = backend.store();
     let mut doc = task(0, TaskStatus::Running);
@@ -102,7 +102,7 @@ pub async fn cancel_survives_saves<B: Backend>() {
 }
 
 /// There must be something to cancel.
-pub async fn cancel_unknown_task<B: Backend>() {
+pub async fn cancel_unknown_task<B: StoreBackend>() {
     let backend = B::start().await;
     let unknown = TaskId::new(unique("t")).unwrap();
     assert!(!backend.store().request_cancel(&unknown, "why").await.unwrap());
@@ -110,7 +110,7 @@ pub async fn cancel_unknown_task<B: Backend>() {
 }
 
 /// Attempt, status and both cancel flags of each node asked for; unknown ones left out.
-pub async fn views_of_nodes<B: Backend>() {
+pub async fn views_of_nodes<B: StoreBackend>() {
     let backend = B::start().await;
     let store = backend.store();
     let plain = task(0, TaskStatus::Running);
@@ -154,7 +154,7 @@ pub async fn views_of_nodes<B: Backend>() {
 }
 
 /// Open tasks by age, ended ones as far as asked for.
-pub async fn lists<B: Backend>() {
+pub async fn lists<B: StoreBackend>() {
     let backend = B::start().await;
     let store = backend.store();
     let mut open = Vec::new();

@@ -6,7 +6,7 @@ use flowkit::store::WorkerRecord;
 use flowkit::types::Role;
 use serde_json::json;
 
-use crate::{Backend, NOW, at, unique, worker};
+use crate::{NOW, StoreBackend, at, unique, worker};
 
 fn record(name: &str) -> WorkerRecord {
     WorkerRecord {
@@ -21,7 +21,7 @@ fn record(name: &str) -> WorkerRecord {
 }
 
 /// Written, replaced, listed by id, removed.
-pub async fn records<B: Backend>() {
+pub async fn records<B: StoreBackend>() {
     let backend = B::start().await;
     let (store, other) = (backend.store(), backend.other_store());
     let (first, second) = (record("w-1"), record("w-2"));
@@ -35,7 +35,7 @@ pub async fn records<B: Backend>() {
 }
 
 /// A worker whose process is gone is not shown as one.
-pub async fn gone_worker_is_left_out<B: Backend>() {
+pub async fn gone_worker_is_left_out<B: StoreBackend>() {
     let backend = B::start().await;
     let store = backend.store();
     let (gone, alive) = (record(&unique("w-1")), record(&unique("w-2")));
@@ -47,7 +47,7 @@ pub async fn gone_worker_is_left_out<B: Backend>() {
 }
 
 /// One at a time, until it lets its time pass.
-pub async fn coordination<B: Backend>() {
+pub async fn coordination<B: StoreBackend>() {
     let backend = B::start().await;
     let (store, other) = (backend.store(), backend.other_store());
     let (first, second, ttl) =
@@ -61,7 +61,7 @@ pub async fn coordination<B: Backend>() {
 }
 
 /// What a worker that is gone held is free at once.
-pub async fn coordination_of_a_gone_worker<B: Backend>() {
+pub async fn coordination_of_a_gone_worker<B: StoreBackend>() {
     let backend = B::start().await;
     let store = backend.store();
     let (gone, other, ttl) = (worker(&unique("w")), worker(&unique("w")), Duration::from_secs(10));

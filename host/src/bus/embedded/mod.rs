@@ -13,7 +13,7 @@ mod tail;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use super::{Bus, BusError, GroupConsumer, MAX_MESSAGE_BYTES, OutMessage, Tail, Topic};
+use super::{Bus, BusError, GroupConsumer, History, MAX_MESSAGE_BYTES, OutMessage, Tail, Topic};
 use crate::clock::Clock;
 use crate::sqlite::{Database, Failure};
 
@@ -85,5 +85,9 @@ impl Bus for EmbeddedBus {
     async fn tail(&self, topics: &[Topic]) -> Result<Box<dyn Tail>, BusError> {
         let ids = self.topic_ids(topics).await?;
         Ok(Box::new(tail::EmbeddedTail::open(self.db.clone(), topics, &ids).await?))
+    }
+    async fn history(&self, topic: &Topic) -> Result<Box<dyn History>, BusError> {
+        let ids = self.topic_ids(std::slice::from_ref(topic)).await?;
+        Ok(Box::new(tail::EmbeddedHistory::open(self.db.clone(), topic, ids[0]).await?))
     }
 }

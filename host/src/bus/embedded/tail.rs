@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use super::sql;
-use crate::bus::{BusError, InMessage, Tail, Topic};
+use crate::bus::{BusError, History, InMessage, Tail, Topic};
 use crate::sqlite::{Database, Failure};
 
 pub(super) struct EmbeddedTail {
@@ -88,5 +88,39 @@ impl Tail for EmbeddedTail {
                 return Err(BusError::Fatal("the database was closed".into()));
             }
         }
+    }
+}
+
+/// What was in a topic when the reader was opened.
+pub(super) struct EmbeddedHistory {
+    db: Database,
+    topic: Topic,
+    id: i64,
+    /// The last message that was read, and the last to be read.
+    seq: i64,
+    end: i64,
+    page: VecDeque<InMessage>,
+}
+
+impl EmbeddedHistory {
+    pub(super) async fn open(db: Database, topic: &Topic, id: i64) -> Result<Self, BusError> {
+        let end = db.read(|tx| Ok(sql::last_seq(tx)?)).await?;
+        Ok(Self { db, topic: topic.clone(), id, seq: 0, end, page: VecDeque::new() })
+    }
+}
+
+#[async_trait]
+impl History for EmbeddedHistory {
+    async fn next(&mut self) -> Result<Option<InMessage>, BusError> {
+        if self.page.is_empty() {
+            let (topic, id, seq) = (self.topic.clone(), self.id, self.seq);
+            let page = self.db.read(move |tx| sql::after(tx, (&topic, id), seq)).await?;
+            self.page = page.into();
+        }
+        let next = self.page.pop_front().filter(|message| message.offset <= self.end);
+        if let Some(message) = &next {
+            self.seq = message.offset;
+        }
+        Ok(next)
     }
 }

@@ -54,6 +54,7 @@ fn record(finished: u64, checkpoint: bool) -> RunRecord {
         },
         end: None,
         end_sent: false,
+        check: None,
         updated_at: crate::clock::UnixMs(0),
     }
 }

@@ -9,7 +9,8 @@ use super::{EmbeddedStore, changed_one, fenced, int, json, names};
 use crate::clock::UnixMs;
 use crate::sqlite::{Abort, gone_workers};
 use crate::store::{
-    Admitted, ClaimQuery, Fenced, NewRun, Owner, Progress, RunEnd, RunRecord, RunStore, StoreError,
+    Admitted, ClaimQuery, EndCheck, Fenced, NewRun, Owner, Progress, RunEnd, RunRecord, RunStore,
+    StoreError,
 };
 use crate::types::{Epoch, Fence, LeaseNo, Role, RunKey, TaskId};
 
@@ -17,7 +18,8 @@ const SELECT: &str = "SELECT task_id, node_id, role, epoch, created_at,
     lease_no, worker_id, lease_id, deadline,
     finished, reported, accepted, checkpoint, totals, digest,
     ending, end_sent, updated_at,
-    (SELECT input FROM run_inputs WHERE run = runs.id) AS input
+    (SELECT input FROM run_inputs WHERE run = runs.id) AS input,
+    check_at, check_tries
     FROM runs ";
 
 const FENCE: &str = " WHERE task_id = ? AND node_id = ? AND epoch = ? AND lease_no = ?
@@ -33,6 +35,7 @@ impl RunStore for EmbeddedStore {
             progress: Progress::default(),
             end: None,
             end_sent: false,
+            check: None,
             updated_at: self.clock.wall(),
         };
         let input = json("a run's input", &new.input)?;
@@ -168,10 +171,71 @@ impl RunStore for EmbeddedStore {
         self.change(fence, "ending = ?, updated_at = ?", vec![end], "AND ending IS NULL").await
     }
 
-    async fn end_sent(&self, fence: &Fence) -> Result<Fenced, StoreError> {
+    async fn end_sent(
+        &self,
+        fence: &Fence,
+        check: Option<&EndCheck>,
+    ) -> Result<Fenced, StoreError> {
         let set = "end_sent = 1, worker_id = NULL, lease_id = NULL, deadline = NULL,
-                   updated_at = ?";
-        self.change(fence, set, Vec::new(), "AND ending IS NOT NULL").await
+                   check_at = ?, check_tries = ?, updated_at = ?";
+        self.change(fence, set, check_columns(check).to_vec(), "AND ending IS NOT NULL").await
+    }
+
+    async fn due_checks(
+        &self,
+        roles: &[Role],
+        now: UnixMs,
+        limit: usize,
+    ) -> Result<Vec<RunRecord>, StoreError> {
+        let roles = roles.to_vec();
+        let due = self.db.read(move |tx| {
+            let sql = format!("{SELECT} WHERE role = ?1 AND check_at <= ?2 ORDER BY check_at");
+            let mut due = Vec::new();
+            for role in &roles {
+                let mut statement = tx.prepare_cached(&sql)?;
+                let mut rows = statement.query(params![role.as_str(), now.0])?;
+                let mut taken = 0;
+                while taken < limit
+                    && let Some(row) = rows.next()?
+                {
+                    let Some(run) = readable(decode(row)) else { continue };
+                    due.push(run);
+                    taken += 1;
+                }
+            }
+            due.sort_by_key(|run| run.check.map(|check| check.at));
+            due.truncate(limit);
+            Ok(due)
+        });
+        Ok(due.await?)
+    }
+
+    async fn move_check(
+        &self,
+        seen: &RunRecord,
+        next: Option<&EndCheck>,
+    ) -> Result<bool, StoreError> {
+        let Some(check) = seen.check else { return Ok(false) };
+        let [task_id, node_id] = names(&seen.new.key).map(|name| Value::from(name.to_owned()));
+        let unchanged =
+            [task_id, node_id, Value::from(seen.new.epoch.0), Value::from(int(seen.lease_no.0))];
+        let values = check_columns(next)
+            .into_iter()
+            .chain([Value::from(self.clock.wall().0)])
+            .chain(unchanged)
+            .chain(check_columns(Some(&check)));
+        let values: Vec<Value> = values.collect();
+        let moved = self.db.write(move |tx| {
+            let rows = tx
+                .prepare_cached(
+                    "UPDATE runs SET check_at = ?, check_tries = ?, updated_at = ?
+                     WHERE task_id = ? AND node_id = ? AND epoch = ? AND lease_no = ?
+                     AND check_at = ? AND check_tries = ?",
+                )?
+                .execute(params_from_iter(values))?;
+            Ok(rows == 1)
+        });
+        Ok(moved.await?)
     }
 
     async fn release(&self, fence: &Fence) -> Result<Fenced, StoreError> {
@@ -259,7 +323,7 @@ fn insert(tx: &Connection, record: &RunRecord, input: &str) -> Result<(), Abort>
                  role = ?3, epoch = ?4, created_at = ?5, updated_at = ?6, lease_no = ?7,
                  worker_id = ?8, lease_id = ?9, deadline = ?10, finished = 0, reported = 0,
                  accepted = 0, checkpoint = NULL, totals = '{}', digest = NULL,
-                 ending = NULL, end_sent = 0
+                 ending = NULL, end_sent = 0, check_at = NULL, check_tries = NULL
              RETURNING id",
         )?
         .query_row(
@@ -317,6 +381,15 @@ fn candidates(tx: &Connection, query: &ClaimQuery, gone: &[String]) -> Result<Ve
     Ok(found.into_iter().map(|(_, id)| id).collect())
 }
 
+fn check_columns(check: Option<&EndCheck>) -> [Value; 2] {
+    [Value::from(check.map(|check| check.at.0)), Value::from(check.map(|check| check.tries))]
+}
+
+fn check(row: &Row<'_>, first: usize) -> Decoded<Option<EndCheck>> {
+    let Some(at) = row.get::<_, Option<i64>>(first)? else { return Ok(None) };
+    Ok(Some(EndCheck { at: UnixMs(at), tries: decode::number(row, first + 1)? }))
+}
+
 fn owner(row: &Row<'_>, first: usize) -> Decoded<Option<Owner>> {
     let Some(worker_id) = decode::optional_name(row, first)? else { return Ok(None) };
     let lease_id = decode::name(row, first + 1)?;
@@ -348,6 +421,7 @@ fn decode(row: &Row<'_>) -> Result<RunRecord, Abort> {
             progress,
             end: decode::optional_json(row, 15)?,
             end_sent: row.get(16)?,
+            check: check(row, 19)?,
             updated_at: UnixMs(row.get(17)?),
         })
     };

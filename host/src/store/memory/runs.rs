@@ -5,7 +5,8 @@ use async_trait::async_trait;
 use super::MemoryStore;
 use crate::clock::UnixMs;
 use crate::store::{
-    Admitted, ClaimQuery, Fenced, NewRun, Owner, Progress, RunEnd, RunRecord, RunStore, StoreError,
+    Admitted, ClaimQuery, EndCheck, Fenced, NewRun, Owner, Progress, RunEnd, RunRecord, RunStore,
+    StoreError,
 };
 use crate::types::{Fence, LeaseNo, Role, RunKey, TaskId};
 
@@ -47,6 +48,7 @@ impl RunStore for MemoryStore {
             progress: Progress::default(),
             end: None,
             end_sent: false,
+            check: None,
             updated_at: self.clock.wall(),
         };
         state.runs.insert(new.key.clone(), record.clone());
@@ -134,15 +136,56 @@ impl RunStore for MemoryStore {
         }))
     }
 
-    async fn end_sent(&self, fence: &Fence) -> Result<Fenced, StoreError> {
+    async fn end_sent(
+        &self,
+        fence: &Fence,
+        check: Option<&EndCheck>,
+    ) -> Result<Fenced, StoreError> {
         Ok(self.fenced(fence, |run| {
             let ended = run.end.is_some();
             if ended {
                 run.end_sent = true;
                 run.owner = None;
+                run.check = check.copied();
             }
             ended
         }))
+    }
+
+    async fn due_checks(
+        &self,
+        roles: &[Role],
+        now: UnixMs,
+        limit: usize,
+    ) -> Result<Vec<RunRecord>, StoreError> {
+        let state = self.state();
+        let is_due = |run: &&RunRecord| {
+            roles.contains(&run.new.role) && run.check.is_some_and(|check| check.at <= now)
+        };
+        let mut due: Vec<_> = state.runs.values().filter(is_due).cloned().collect();
+        due.sort_by_key(|run| run.check.map(|check| check.at));
+        due.truncate(limit);
+        Ok(due)
+    }
+
+    async fn move_check(
+        &self,
+        seen: &RunRecord,
+        next: Option<&EndCheck>,
+    ) -> Result<bool, StoreError> {
+        let now = self.clock.wall();
+        let mut state = self.state();
+        let Some(run) = state.runs.get_mut(&seen.new.key).filter(|run| {
+            run.new.epoch == seen.new.epoch
+                && run.lease_no == seen.lease_no
+                && run.check.is_some()
+                && run.check == seen.check
+        }) else {
+            return Ok(false);
+        };
+        run.check = next.copied();
+        run.updated_at = now;
+        Ok(true)
     }
 
     async fn release(&self, fence: &Fence) -> Result<Fenced, StoreError> {

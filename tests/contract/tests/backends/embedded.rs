@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use contract::artifacts::partial;
 use contract::leases::{claimable, query};
 use contract::runs::recorded;
-use contract::{Backend, NOW, fence, key, new_role, new_run};
+use contract::{Backend, BusBackend, NOW, StoreBackend, fence, key, new_role, new_run};
 use flowkit::bus::Bus;
 use flowkit::bus::embedded::EmbeddedBus;
 use flowkit::clock::{Clock, UnixMs};
@@ -30,7 +30,9 @@ impl Backend for Embedded {
         let (first, second) = (Database::open(&path).unwrap(), Database::open(&path).unwrap());
         Self { first, second, directory }
     }
+}
 
+impl BusBackend for Embedded {
     fn bus(&self) -> Arc<dyn Bus> {
         Arc::new(EmbeddedBus::new(self.first.clone()))
     }
@@ -38,7 +40,10 @@ impl Backend for Embedded {
     fn other_bus(&self) -> Arc<dyn Bus> {
         Arc::new(EmbeddedBus::new(self.second.clone()))
     }
+}
 
+#[async_trait]
+impl StoreBackend for Embedded {
     fn store(&self) -> Arc<dyn Store> {
         Arc::new(EmbeddedStore::new(self.first.clone(), Clock::system()))
     }
@@ -89,7 +94,8 @@ impl Backend for Embedded {
     }
 }
 
-contract::suite!(Embedded, tokio::test);
+contract::bus_suite!(Embedded, tokio::test);
+contract::store_suite!(Embedded, tokio::test);
 
 /// Spoils one column of the file.
 fn spoil(backend: &Embedded, statement: &str) {

@@ -5,5 +5,7 @@
 mod child;
 mod embedded;
 mod files;
+mod kafka;
 mod kill;
 mod memory;
+mod mongo;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use contract::{Backend, NOW};
+use contract::{Backend, BusBackend, NOW, StoreBackend};
 use flowkit::bus::Bus;
 use flowkit::bus::memory::MemoryBus;
 use flowkit::clock::Clock;
@@ -22,7 +22,9 @@ impl Backend for Memory {
         let clock = Clock::starting_at(NOW);
         Self { bus: MemoryBus::new(clock.clone()), store: MemoryStore::new(clock) }
     }
+}
 
+impl BusBackend for Memory {
     fn bus(&self) -> Arc<dyn Bus> {
         Arc::new(self.bus.clone())
     }
@@ -30,7 +32,10 @@ impl Backend for Memory {
     fn other_bus(&self) -> Arc<dyn Bus> {
         self.bus()
     }
+}
 
+#[async_trait]
+impl StoreBackend for Memory {
     fn store(&self) -> Arc<dyn Store> {
         Arc::new(self.store.clone())
     }
@@ -54,4 +59,5 @@ impl Backend for Memory {
     }
 }
 
-contract::suite!(Memory, tokio::test(start_paused = true));
+contract::bus_suite!(Memory, tokio::test(start_paused = true));
+contract::store_suite!(Memory, tokio::test(start_paused = true));
