@@ -9,6 +9,7 @@ mod examples;
 mod hostile;
 mod http;
 mod memory;
+mod reload;
 mod sandbox;
 mod server;
 mod stopping;
