@@ -2,6 +2,7 @@
 
 mod boundary;
 mod examples;
+mod languages;
 mod sandbox;
 mod stopping;
 mod support;

@@ -1,6 +1,7 @@
-//! `cargo xtask plugins | demo [DIR] | servers | test | bench`: what needs more than one
+//! `cargo xtask plugins | examples [LANG…] | demo [DIR] | servers | test | bench`: what needs more than one
 //! cargo call.
 
+mod examples;
 mod servers;
 
 use std::path::{Path, PathBuf};
@@ -14,6 +15,9 @@ const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
   plugins      builds the example handlers to plugins/NAME.wasm
+  examples [LANG...]
+               builds the example in each language, or in those named (rust, javascript,
+               python, go, c), to target/examples/LANG.wasm
   demo [DIR]   counts the lines, words and bytes of DIR's text files (default: this
                repository's) with the graph configs/demo.json
   servers      starts an Apache Kafka broker and a MongoDB-wire server on loopback, prints
@@ -26,6 +30,8 @@ fn main() -> ExitCode {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let done = match args.as_slice() {
         ["plugins"] => plugins(),
+        ["examples", languages @ ..] => root()
+            .and_then(|root| examples::build(&root, &target_dir(&root), languages)),
         ["demo"] => demo(None),
         ["demo", dir] => demo(Some(Path::new(dir))),
         ["servers"] => serve(),
