@@ -118,7 +118,9 @@ async fn classifies(plugin: &Plugin) {
         run.process(&good).await.expect("an error does not end the instance");
         run.end().await;
     }
-    for (input, what) in [(json!({}), "text"), (json!({"text": "a", "batch_lines": 0}), "batch_lines")] {
+    for (input, what) in
+        [(json!({}), "text"), (json!({"text": "a", "batch_lines": 0}), "batch_lines")]
+    {
         let mut run = Run::open(plugin).await;
         let error = run.iterate(input, None).await;
         assert_eq!(run.classify(error, what).await, class("validation_error", true));
@@ -150,7 +152,8 @@ async fn stays_small(plugin: &Plugin) {
     let mut words = 0.0;
     while let Some(batch) = run.next().await {
         let done = run.process(&batch).await.expect("counted");
-        words += serde_json::to_value(&done.metrics).expect("JSON")["words"].as_f64().expect("a number");
+        words +=
+            serde_json::to_value(&done.metrics).expect("JSON")["words"].as_f64().expect("a number");
     }
     assert_eq!(words, 3.0 * BATCHES as f64);
     run.end().await;
@@ -198,7 +201,9 @@ impl Run {
     where
         T: std::fmt::Debug,
     {
-        let Err(CallError::Handler(error)) = ended else { panic!("no error of its own: {ended:?}") };
+        let Err(CallError::Handler(error)) = ended else {
+            panic!("no error of its own: {ended:?}")
+        };
         assert!(error.message.contains(what), "{}", error.message);
         self.session.classify_error(&error).await.expect("classified")
     }

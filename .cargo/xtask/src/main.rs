@@ -30,8 +30,9 @@ fn main() -> ExitCode {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let done = match args.as_slice() {
         ["plugins"] => plugins(),
-        ["examples", languages @ ..] => root()
-            .and_then(|root| examples::build(&root, &target_dir(&root), languages)),
+        ["examples", languages @ ..] => {
+            root().and_then(|root| examples::build(&root, &target_dir(&root), languages))
+        }
         ["demo"] => demo(None),
         ["demo", dir] => demo(Some(Path::new(dir))),
         ["servers"] => serve(),

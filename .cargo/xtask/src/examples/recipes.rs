@@ -92,7 +92,7 @@ impl Workshop {
         copy_folder(&package.join("wit"), &generated.join("pkg/wit"))?;
         write(&generated.join("pkg/go.mod"), GO_PACKAGE.as_bytes())?;
         write(&generated.join("go.mod"), GO_MODULE.as_bytes())?;
-        copy_folder(&self.source("go"), &generated.join("export_flowkit_worker_handler"))?;
+        copy_folder(&self.source("go"), &generated)?;
         let core = generated.join("core.wasm");
         let mut go = Command::new("go");
         go.current_dir(&generated).envs([("GOOS", "wasip1"), ("GOARCH", "wasm")]);
@@ -172,10 +172,10 @@ impl Workshop {
 /// A core module with the world's type inside becomes a component.
 fn component(module: &[u8], to: &Path) -> Result<()> {
     let mut encoder = ComponentEncoder::default();
-    let encoder = encoder.validate(true).module(module)?.adapter(
-        WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME,
-        WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER,
-    )?;
+    let encoder = encoder
+        .validate(true)
+        .module(module)?
+        .adapter(WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER)?;
     write(to, &encoder.encode()?)
 }
 
@@ -208,7 +208,9 @@ fn ensure_c() -> Result<()> {
     let mut install = Command::new("apt-get");
     install.args(["install", "--yes", "-qq", "--no-install-recommends"]).args(C_PACKAGES);
     run(&mut install)
-        .or_else(|_| run(Command::new("apt-get").args(["update", "-qq"])).and_then(|()| run(&mut install)))
+        .or_else(|_| {
+            run(Command::new("apt-get").args(["update", "-qq"])).and_then(|()| run(&mut install))
+        })
         .with_context(|| format!("the C tools are incomplete and need the packages {wanted}"))
 }
 
