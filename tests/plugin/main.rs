@@ -2,6 +2,7 @@
 
 mod boundary;
 mod examples;
+mod exceptions;
 mod languages;
 mod sandbox;
 mod stopping;

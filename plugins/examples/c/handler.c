@@ -54,6 +54,7 @@ bool fk_process_batch(const char *uid, json payload, out *metrics) {
   for (json line = {0}, all = json_get(payload, "lines"); json_next(all, &line); lines++) {
     size_t length;
     char *s = json_string(line, &length);
+    if (!s) return fk_fail("validation_error", true, "a line of batch %s is not a string", uid);
     bytes += length;
     for (size_t i = 0; i < length; i++)
       words += !space(s[i]) && (i == 0 || space(s[i - 1]));
