@@ -13,8 +13,8 @@ use super::support::{load, request};
 /// texts name the line of the author's file.
 const TOLD: [(&str, &[&str]); 5] = [
     ("rust", &["invalid type: integer `7`, expected a string"]),
-    ("javascript", &["TypeError: not a function", "process (handler.js:"]),
-    ("python", &["AttributeError: 'int' object has no attribute 'encode'", "handler.py:"]),
+    ("javascript", &["TypeError: not a function", "process (/handler.js:"]),
+    ("python", &["AttributeError: 'int' object has no attribute 'encode'", "(/0/handler.py:"]),
     ("go", &["cannot unmarshal number into Go struct field", "of type string"]),
     ("c", &["a line of batch b0 is not a string"]),
 ];
@@ -30,8 +30,7 @@ async fn an_unforeseen_error_is_told_in_the_languages_own_words() {
             continue;
         }
         let plugin = load(HandlerConfig::new(file)).await;
-        let mut session =
-            plugin.open(request("n", &CancelFlag::default())).await.expect("opens");
+        let mut session = plugin.open(request("n", &CancelFlag::default())).await.expect("opens");
         session.init().await.expect("init succeeds");
         let input = r#"{"input_ref":null,"input_inline":{"text":"a"},"batching":null}"#;
         session.iter_batches(input, None).await.expect("iterates");

@@ -146,7 +146,7 @@ async fn stops(plugin: &Plugin) {
 
 /// So many batches that keeping a few KiB of each would end the run at [`MEMORY`].
 async fn stays_small(plugin: &Plugin) {
-    const BATCHES: usize = 3000;
+    const BATCHES: usize = 100_000;
     let text = "one two three\n".repeat(BATCHES);
     let mut run = Run::begin(plugin, json!({"text": text, "batch_lines": 1}), None).await;
     let mut words = 0.0;

@@ -39,7 +39,8 @@ static bool ended(bool succeeded, error *err) {
 }
 
 bool fk_sleep(unsigned ms) {
-  return !flowkit_worker_host_sleep(ms) || fk_check_cancelled();
+  if (ms > 0) flowkit_worker_host_sleep(ms); // even none at all takes the worker's timer a millisecond
+  return fk_check_cancelled();
 }
 
 bool fk_check_cancelled(void) {

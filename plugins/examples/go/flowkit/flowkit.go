@@ -60,7 +60,9 @@ func CheckCancelled() error {
 
 // Sleep waits, and fails as soon as the run is cancelled.
 func Sleep(ms uint32) error {
-	flowkit_worker_host.Sleep(ms)
+	if ms > 0 { // even none at all takes the worker's timer a millisecond
+		flowkit_worker_host.Sleep(ms)
+	}
 	return CheckCancelled()
 }
 
