@@ -2,15 +2,16 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 
 use crate::bus::kafka::{KafkaBus, KafkaOptions};
 use crate::bus::{Bus, embedded::EmbeddedBus, memory::MemoryBus};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Sources};
 use crate::handler::Handlers;
-use crate::plugin::{Engine, HandlerConfig, LoadError, PluginConfig, Plugins};
+use crate::plugin::{CodeCache, Engine, HandlerConfig, LoadError, PluginConfig, Plugins, Reloader};
 use crate::settings::Settings;
 use crate::sqlite::Database;
 use crate::store::mongo::{MongoOptions, MongoStore};
@@ -18,10 +19,15 @@ use crate::store::{Store, embedded::EmbeddedStore, memory::MemoryStore};
 use crate::tasks;
 use crate::types::{Role, WorkerId};
 
+/// How long a call of the database may take, at least and at most.
+const STORE_WITHIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
+
 /// What the commands are built from.
 pub struct App {
     /// The configuration.
     pub config: Config,
+    /// Where the configuration came from, to read it again.
+    pub sources: Sources,
     /// Time.
     pub clock: Clock,
 }
@@ -43,7 +49,7 @@ pub struct BadPlugins(pub Vec<LoadError>);
 impl App {
     /// On this machine's clocks.
     pub fn new(config: Config) -> Self {
-        Self { config, clock: Clock::system() }
+        Self { config, sources: Sources::default(), clock: Clock::system() }
     }
 
     /// What a worker goes by.
@@ -55,7 +61,7 @@ impl App {
     /// the embedded one refuses while another process is.
     pub async fn backend(&self, worker: Option<&WorkerId>) -> anyhow::Result<Backend> {
         if self.config.is_on_kafka() {
-            return Ok(Backend { bus: self.kafka(worker)?, store: self.mongodb().await? });
+            return Ok(Backend { bus: self.kafka_bus(worker)?, store: self.mongo_store().await? });
         }
         self.backend_at(self.config.db(), worker).await
     }
@@ -63,7 +69,7 @@ impl App {
     /// Opens the configured backend's state alone: the broker may be away.
     pub async fn store(&self) -> anyhow::Result<Arc<dyn Store>> {
         if self.config.is_on_kafka() {
-            return self.mongodb().await;
+            return self.mongo_store().await;
         }
         Ok(self.backend_at(self.config.db(), None).await?.store)
     }
@@ -71,12 +77,12 @@ impl App {
     /// Opens the configured backend's messages alone: the database may be away.
     pub async fn bus(&self) -> anyhow::Result<Arc<dyn Bus>> {
         if self.config.is_on_kafka() {
-            return self.kafka(None);
+            return self.kafka_bus(None);
         }
         Ok(self.backend_at(self.config.db(), None).await?.bus)
     }
 
-    fn kafka(&self, worker: Option<&WorkerId>) -> anyhow::Result<Arc<dyn Bus>> {
+    fn kafka_bus(&self, worker: Option<&WorkerId>) -> anyhow::Result<Arc<dyn Bus>> {
         let servers = self.config.servers()?;
         let options = KafkaOptions {
             bootstrap: servers.bootstrap,
@@ -87,9 +93,12 @@ impl App {
         Ok(Arc::new(KafkaBus::connect(options)?))
     }
 
-    async fn mongodb(&self) -> anyhow::Result<Arc<dyn Store>> {
+    async fn mongo_store(&self) -> anyhow::Result<Arc<dyn Store>> {
         let servers = self.config.servers()?;
-        let options = MongoOptions { uri: servers.mongodb_uri, database: servers.mongodb_database };
+        // A call that hangs must leave time for another one before a lease ends.
+        let within = (self.settings().lease_ttl / 4).clamp(STORE_WITHIN.0, STORE_WITHIN.1);
+        let (uri, database) = (servers.mongodb_uri, servers.mongodb_database);
+        let options = MongoOptions { uri, database, within };
         Ok(Arc::new(MongoStore::connect(options, self.clock.clone()).await?))
     }
 
@@ -111,16 +120,30 @@ impl App {
         })
     }
 
-    /// Loads the handlers of the roles to serve.
-    pub async fn plugins(&self) -> anyhow::Result<Arc<dyn Handlers>> {
+    /// Loads the handlers of the roles to serve, with the cache and the trust of the
+    /// configuration; the second keeps them as their files are.
+    pub async fn plugins(&self) -> anyhow::Result<(Arc<dyn Handlers>, Reloader)> {
         self.config.check_files()?;
-        let handlers = self.config.handlers();
-        let served =
-            self.config.roles().iter().filter_map(|role| {
-                handlers.get(role).map(|handler| (role.clone(), handler.clone()))
-            });
-        load(served).await
+        let policy = self.config.plugins();
+        let mut engine = Engine::new()?.with_trust(policy.trust()?);
+        if let Some(dir) = policy.cache_dir.clone() {
+            let opened = tasks::spawn_blocking("open-cache", move || CodeCache::open(dir));
+            engine = engine.with_cache(opened.await.context("opening the cache was stopped")??);
+        }
+        let configs = served(&self.config);
+        let plugins = Arc::new(Plugins::load(&engine, configs).await.map_err(BadPlugins)?);
+        Ok((plugins.clone(), Reloader::new(engine, plugins)))
     }
+}
+
+/// The handlers of the roles to serve.
+pub fn served(config: &Config) -> Vec<PluginConfig> {
+    let handlers = config.handlers();
+    let entry = |role: &Role| {
+        let handler = handlers.get(role)?.clone();
+        Some(PluginConfig { role: role.clone(), handler })
+    };
+    config.roles().iter().filter_map(entry).collect()
 }
 
 /// A backend in this process alone, gone with it.

@@ -1,10 +1,15 @@
 //! Answers a coordinator that asks who runs a node (`protocol.md`, "Discovery").
 
+use std::time::Duration;
+
 use crate::bus::OutMessage;
 use crate::health::Part;
 use crate::protocol::{Discover, Snapshot};
 use crate::run::Deps;
 use crate::store::StoreError;
+
+/// How long a coordinator waits for an answer; a later one would only disturb.
+pub const WINDOW: Duration = Duration::from_secs(8);
 
 /// The answer of a worker that does not own the run, or `None` to stay silent: when its
 /// role is another, or when somebody else may own it and will answer.
@@ -13,9 +18,9 @@ pub async fn idle_answer(deps: &Deps, query: &Discover) -> Result<Option<Snapsho
         return Ok(None);
     }
     let key = &query.address.key;
-    // A run without an end is live, whoever owns it: an unowned one waits for a claim, and
-    // one whose lease has ended is taken over soon.
-    if deps.store.run(key).await?.is_some_and(|run| run.end.is_none()) {
+    // A run whose end was not sent is live, whoever owns it: an unowned one waits for a
+    // claim, and one whose lease has ended is taken over soon.
+    if deps.store.run(key).await?.is_some_and(|run| !run.end_sent) {
         return Ok(None);
     }
     let nodes = [key.node_id.clone()];
@@ -33,7 +38,8 @@ pub async fn send(deps: &Deps, query: &Discover, snapshot: &Snapshot) {
         value: reply.encode(),
         headers: Vec::new(),
     };
-    if let Err(error) = deps.bus.publish(&[message], None).await {
+    let deadline = deps.clock.now() + WINDOW;
+    if let Err(error) = deps.bus.publish(&[message], Some(deadline)).await {
         deps.health.failed(Part::Bus, &error.to_string(), deps.clock.wall());
     }
 }

@@ -3,6 +3,7 @@
 //! `plugin/` implements this over a WebAssembly component; simulations script it. A run's
 //! driver knows nothing else about plugins.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -21,6 +22,17 @@ use crate::types::{BatchUid, Epoch, NodeId, Role, TaskId, WorkerId};
 pub trait Handlers: Send + Sync + 'static {
     /// The roles that have a loaded plugin now.
     fn roles(&self) -> Vec<Role>;
+
+    /// How often each role's handlers met a limit or a refusal since the process began, by
+    /// names such as `memory_limit`; for people.
+    fn counters(&self) -> BTreeMap<Role, BTreeMap<&'static str, u64>> {
+        BTreeMap::new()
+    }
+
+    /// The state of each role's plugin: its digest, version, and last problem; for people.
+    fn describe(&self) -> Value {
+        Value::Null
+    }
 
     /// A fresh instance for one run.
     async fn open(&self, request: OpenRequest) -> Result<Box<dyn Session>, OpenError>;
@@ -180,7 +192,7 @@ pub enum CallError {
     /// instance lives.
     #[error(transparent)]
     Rejected(HostFault),
-    /// The instance is dead (`handler_trap`, `handler_panic`, `time_limit`,
+    /// The instance is dead (`handler_trap`, `handler_panic`, `time_limit`, `cpu_limit`,
     /// `memory_limit`).
     #[error(transparent)]
     Dead(HostFault),
@@ -215,6 +227,8 @@ pub enum FaultCode {
     HandlerPanic,
     /// A call took longer than its limit.
     TimeLimit,
+    /// A call computed for longer than its limit.
+    CpuLimit,
     /// The guest asked for more memory than its limit.
     MemoryLimit,
     /// A result is larger than its limit.
@@ -235,6 +249,7 @@ impl FaultCode {
             Self::HandlerTrap => "handler_trap",
             Self::HandlerPanic => "handler_panic",
             Self::TimeLimit => "time_limit",
+            Self::CpuLimit => "cpu_limit",
             Self::MemoryLimit => "memory_limit",
             Self::ResultTooLarge => "result_too_large",
             Self::BadOutput => "bad_output",
@@ -246,7 +261,11 @@ impl FaultCode {
     pub fn permanent(self) -> bool {
         !matches!(
             self,
-            Self::HandlerTrap | Self::HandlerPanic | Self::TimeLimit | Self::MemoryLimit
+            Self::HandlerTrap
+                | Self::HandlerPanic
+                | Self::TimeLimit
+                | Self::CpuLimit
+                | Self::MemoryLimit
         )
     }
 }

@@ -61,6 +61,10 @@ impl Site {
             .current_dir(self.dir.path())
             .stdin(Stdio::null())
             .env_remove("RUST_LOG");
+        // What steers the tests is no configuration.
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("FLOWKIT_")) {
+            command.env_remove(name);
+        }
         command
     }
 

@@ -1,10 +1,18 @@
 //! The plugin host against real components: hostile guests, wrong files, grants.
 
+mod bodies;
 mod boundary;
+mod contained;
+mod documents;
+mod environment;
 mod examples;
 mod exceptions;
+mod hostile;
+mod http;
 mod languages;
+mod memory;
 mod sandbox;
+mod server;
 mod stopping;
 mod support;
 mod wrong_files;

@@ -46,6 +46,60 @@ async fn a_directory_granted_for_writing_can_be_written() {
 }
 
 #[tokio::test]
+async fn a_read_only_directory_cannot_be_changed_in_any_way() {
+    let dir = tempfile::tempdir().expect("a directory");
+    std::fs::write(dir.path().join("one.txt"), "1").expect("written");
+    std::fs::create_dir(dir.path().join("sub")).expect("made");
+    let plugin = rogue_with(|config| config.dirs.push(grant(dir.path(), false))).await;
+    assert_eq!(told(&plugin, "vandalise").await, "nothing worked");
+    assert_eq!(std::fs::read_to_string(dir.path().join("one.txt")).expect("there"), "1");
+    assert_eq!(std::fs::read_dir(dir.path()).expect("there").count(), 2);
+}
+
+#[tokio::test]
+async fn no_path_leads_out_of_a_writable_directory() {
+    let outer = tempfile::tempdir().expect("a directory");
+    let (secret, data) = (outer.path().join("secret"), outer.path().join("data"));
+    std::fs::write(&secret, "hidden").expect("written");
+    std::fs::create_dir_all(data.join("sub")).expect("made");
+    std::fs::write(data.join("one.txt"), "1").expect("written");
+    let link = |to: &Path, name: &str| std::os::unix::fs::symlink(to, data.join(name));
+    link(&secret, "absolute").expect("linked");
+    link(Path::new("../secret"), "relative").expect("linked");
+    link(Path::new(".."), "dir").expect("linked");
+    let plugin = rogue_with(|config| config.dirs.push(grant(&data, true))).await;
+    assert_eq!(told(&plugin, "flee").await, "nothing worked");
+    assert_eq!(std::fs::read_to_string(&secret).expect("there"), "hidden");
+    assert!(data.join("one.txt").exists() && !outer.path().join("taken").exists());
+}
+
+#[tokio::test]
+async fn a_directory_that_was_replaced_after_the_load_is_not_given() {
+    let outer = tempfile::tempdir().expect("a directory");
+    let data = outer.path().join("data");
+    let granted = data.join("sub");
+    std::fs::create_dir_all(&granted).expect("made");
+    std::fs::write(granted.join("passwd"), "harmless").expect("written");
+    let plugin = rogue_with(|config| {
+        config.dirs.push(DirGrant {
+            host: granted.clone(),
+            guest: "/data/sub".into(),
+            write: false,
+        });
+    })
+    .await;
+    assert_eq!(told(&plugin, "read-link").await, "harmless");
+    std::fs::rename(&granted, data.join("moved")).expect("moved");
+    std::os::unix::fs::symlink("/etc", &granted).expect("linked");
+    let refused = plugin.open(request("none", &CancelFlag::default())).await.err();
+    let Some(OpenError::Fault(fault)) = refused else { panic!("not refused: {refused:?}") };
+    assert!(fault.message.contains("it was replaced since the load"), "{fault}");
+    std::fs::remove_file(&granted).expect("removed");
+    std::fs::rename(data.join("moved"), &granted).expect("moved back");
+    assert_eq!(told(&plugin, "read-link").await, "harmless", "the same directory again");
+}
+
+#[tokio::test]
 async fn a_missing_directory_is_an_error_at_load() {
     let role = Role::new("rogue").expect("valid");
     let mut handler = HandlerConfig::new(guest_file("rogue"));

@@ -111,7 +111,7 @@ async fn a_dropped_call_leaves_a_dead_instance() {
 #[tokio::test]
 async fn deaths_are_explained() {
     let plugin = rogue().await;
-    assert_snapshot!(dead(process(&plugin, "panic").await), @"handler_panic: process-batch: panicked at tests/guests/rogue/src/deeds.rs:15:20: rogue was told to panic");
+    assert_snapshot!(dead(process(&plugin, "panic").await), @"handler_panic: process-batch: panicked at tests/guests/rogue/src/deeds.rs:16:20: rogue was told to panic");
     assert_snapshot!(dead(process(&plugin, "abort").await), @"handler_trap: process-batch: the handler aborted (`unreachable`) and left no message on stderr");
     assert_snapshot!(dead(process(&plugin, "exit").await), @"handler_trap: process-batch: the handler ended itself with exit status 1; return an error instead");
     let recursion = dead(process(&plugin, "recursion").await);

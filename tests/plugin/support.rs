@@ -11,6 +11,7 @@ use flowkit::handler::{
 use flowkit::metrics::Totals;
 use flowkit::plugin::{Engine, HandlerConfig, Plugin};
 use flowkit::types::{BatchUid, Epoch, NodeId, Role, TaskId, WorkerId};
+use serde_json::Value;
 use tokio::time::Instant;
 
 /// The process's engine.
@@ -79,6 +80,43 @@ pub async fn process(plugin: &Plugin, deed: &str) -> Result<BatchOutput, CallErr
     let flag = CancelFlag::default();
     let mut session = session(plugin, &format!("process-batch:{deed}"), &flag).await;
     session.process_batch(&b0(), &Totals::default()).await
+}
+
+/// The caller, changed: a guest that uses what it is granted.
+pub async fn caller_with(change: impl FnOnce(&mut HandlerConfig)) -> Plugin {
+    let mut config = HandlerConfig::new(guest_file("caller"));
+    // It sends requests, so it does not load without a host.
+    config.http.push("nowhere.invalid".parse().expect("a host"));
+    change(&mut config);
+    load(config).await
+}
+
+/// What one of the caller's deeds gives: its metrics, or its error with the reason code.
+pub async fn act(plugin: &Plugin, deed: Value) -> Result<Value, String> {
+    let flag = CancelFlag::default();
+    let mut session = session(plugin, "none", &flag).await;
+    session.iter_batches(r#"{"input_inline": {}}"#, None).await.expect("begins");
+    let batch = Batch { payload: deed.to_string(), ..b0() };
+    let done = session.process_batch(&batch, &Totals::default()).await;
+    let told = match done {
+        Ok(output) => Ok(Value::Object(output.metrics.as_object().clone())),
+        Err(CallError::Handler(error)) => {
+            let class = session.classify_error(&error).await.expect("classifies");
+            let kind = if class.permanent { "permanent" } else { "transient" };
+            Err(format!("{} ({kind}): {}", class.reason_code, error.message))
+        }
+        Err(other) => Err(format!("{other:?}")),
+    };
+    if !matches!(&told, Err(text) if text.starts_with("Dead")) {
+        session.cleanup().await.expect("the instance lives");
+    }
+    told
+}
+
+/// One counter of a role.
+pub fn counter(engine: &Engine, role: &str, name: &str) -> u64 {
+    let role = Role::new(role).expect("valid");
+    engine.counters().get(&role).and_then(|counts| counts.get(name)).copied().unwrap_or(0)
 }
 
 /// Asks for a stop, with this long to go.

@@ -45,7 +45,7 @@ async fn a_handler_passes() {
     let inspection = check(&guest_file("rogue")).await.expect("a handler");
     assert_eq!(inspection.digest.len(), 64);
     assert_eq!(inspection.describe["name"], "rogue");
-    assert!(inspection.imports.iter().any(|name| name == "flowkit:worker/host@1.0.0"));
+    assert!(inspection.imports.iter().any(|name| name == "flowkit:worker/host@1.1.0"));
 }
 
 #[tokio::test]
@@ -76,15 +76,15 @@ async fn components_of_another_world() {
     // An empty component.
     assert_snapshot!(checked(b"\0asm\x0d\0\x01\0").await, @r"
     handler.wasm is a component, but not a handler:
-      - it does not export the interface flowkit:worker/handler@1.0.0; it exports nothing. Is the SDK's export macro called?
+      - it does not export the interface flowkit:worker/handler@1.1.0; it exports nothing. Is the SDK's export macro called?
     ");
     assert_snapshot!(checked_with(&[("worker/handler@1", "worker/handles@1")]).await, @r"
     handler.wasm is a component, but not a handler:
-      - it does not export the interface flowkit:worker/handler@1.0.0; it exports flowkit:worker/handles@1.0.0
+      - it does not export the interface flowkit:worker/handler@1.1.0; it exports flowkit:worker/handles@1.1.0
     ");
-    assert_snapshot!(checked_with(&[("worker/handler@1.0.0", "worker/handler@2.0.0")]).await, @r"
+    assert_snapshot!(checked_with(&[("worker/handler@1.1.0", "worker/handler@2.0.0")]).await, @r"
     handler.wasm is a component, but not a handler:
-      - it is built for flowkit:worker/handler@2.0.0, and this worker speaks flowkit:worker@1.0.0; build it with the SDK of version 1, or use the worker that fits it
+      - it is built for flowkit:worker/handler@2.0.0, and this worker speaks flowkit:worker@1.1.0; build it with the SDK of version 1, or use the worker that fits it
     ");
 }
 
@@ -109,7 +109,7 @@ async fn every_difference_is_named() {
     let unknown = [("run-totals", "run-trends"), ("wasi:cli/exit", "wasi:cli/quit")];
     assert_snapshot!(checked_with(&unknown).await, @r"
     handler.wasm is a component, but not a handler:
-      - it calls `run-trends` of flowkit:worker/host@1.0.0, which this worker (flowkit:worker@1.0.0) does not have; use a newer worker, or build with an older SDK
+      - it calls `run-trends` of flowkit:worker/host@1.1.0, which this worker (flowkit:worker@1.1.0) does not have; use a newer worker, or build with an older SDK
       - it imports wasi:cli/quit@0.2.6, which this worker does not offer
     ");
     assert_snapshot!(checked_with(&[("wasi:io/poll@0.2", "wasi:io/poll@0.3")]).await, @r"
@@ -120,7 +120,7 @@ async fn every_difference_is_named() {
 
 #[tokio::test]
 async fn a_newer_minor_version_of_the_handler_interface_fits() {
-    let newer = [("worker/handler@1.0.0", "worker/handler@1.9.0")];
+    let newer = [("worker/handler@1.1.0", "worker/handler@1.9.0")];
     assert!(checked_with(&newer).await.starts_with("ok: "));
 }
 
@@ -129,7 +129,7 @@ async fn a_describe_that_fails() {
     let describe =
         |deed: &'static str| async move { checked_with(&[("describe:none____", deed)]).await };
     assert_snapshot!(describe("describe:info____").await, @"handler.wasm was tried and failed: handler_trap: describe: the handler trapped: `host.run-info` was called without a run: only `host.log` may be used in `describe`");
-    assert_snapshot!(describe("describe:panic___").await, @"handler.wasm was tried and failed: handler_panic: describe: panicked at tests/guests/rogue/src/deeds.rs:15:20: rogue was told to panic");
+    assert_snapshot!(describe("describe:panic___").await, @"handler.wasm was tried and failed: handler_panic: describe: panicked at tests/guests/rogue/src/deeds.rs:16:20: rogue was told to panic");
     assert_snapshot!(describe("describe:error___").await, @"handler.wasm was tried and failed: bad_output: describe returned an error: rogue failed");
     assert_snapshot!(describe("describe:not-json").await, @"handler.wasm was tried and failed: bad_output: describe returned text that is not JSON: expected value at line 1 column 1");
 }

@@ -80,8 +80,9 @@ pub fn serve(root: &Path, target: &Path) -> Result<()> {
     std::fs::write(&config, text).with_context(|| format!("writing {}", config.display()))?;
     println!("Kafka    {}", servers.kafka.bootstrap());
     println!("MongoDB  {}", servers.mongo.uri());
-    println!("config   {}", config.display());
-    println!("\n  target/debug/flowkit worker --config {}", config.display());
+    let shown = config.strip_prefix(root).unwrap_or(&config).display();
+    println!("config   {shown}");
+    println!("\n  target/debug/flowkit worker --config {shown}");
     println!("\nCtrl-C ends both; what they hold goes with them.");
     loop {
         std::thread::park();

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::{
@@ -23,8 +23,9 @@ pub struct MemoryBus {
 
 struct Broker {
     state: Mutex<State>,
-    /// Raised with every change that a waiting reader may want to see.
-    changed: watch::Sender<u64>,
+    /// Told of every change that a waiting reader may want to see; it wakes them in the
+    /// order in which they began to wait, so that a simulation can be replayed.
+    changed: Notify,
 }
 
 #[derive(Default)]
@@ -50,14 +51,14 @@ impl Broker {
     }
 
     fn wake(&self) {
-        self.changed.send_modify(|version| *version += 1);
+        self.changed.notify_waiters();
     }
 }
 
 impl MemoryBus {
     /// An empty broker whose messages are stamped by `clock`.
     pub fn new(clock: Clock) -> Self {
-        let broker = Broker { state: Mutex::default(), changed: watch::Sender::new(0) };
+        let broker = Broker { state: Mutex::default(), changed: Notify::new() };
         Self { broker: Arc::new(broker), clock }
     }
 
@@ -182,14 +183,16 @@ impl Member {
 #[async_trait]
 impl GroupConsumer for Member {
     async fn next(&mut self) -> Result<InMessage, BusError> {
-        let mut changed = self.broker.changed.subscribe();
+        let broker = self.broker.clone();
         loop {
+            // It counts from here, so that nothing is missed between the look and the wait.
+            let changed = broker.changed.notified();
             // A message is taken and returned without an await in between: dropping the
             // future loses none.
             if let Some(message) = self.take() {
                 return Ok(message);
             }
-            closed(changed.changed().await)?;
+            changed.await;
         }
     }
 
@@ -256,17 +259,13 @@ impl MemoryTail {
 #[async_trait]
 impl Tail for MemoryTail {
     async fn next(&mut self) -> Result<InMessage, BusError> {
-        let mut changed = self.broker.changed.subscribe();
+        let broker = self.broker.clone();
         loop {
+            let changed = broker.changed.notified();
             if let Some(message) = self.take() {
                 return Ok(message);
             }
-            closed(changed.changed().await)?;
+            changed.await;
         }
     }
-}
-
-/// A reader keeps the broker, and with it the sender, alive.
-fn closed(changed: Result<(), watch::error::RecvError>) -> Result<(), BusError> {
-    changed.map_err(|_| BusError::Fatal("the message bus was closed".into()))
 }

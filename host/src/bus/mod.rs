@@ -17,7 +17,8 @@ pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
 /// A broker, as far as FlowKit needs one.
 ///
 /// Contract:
-/// - A topic is a sequence of messages; those with the same key keep their order.
+/// - A topic is a sequence of messages; those with the same key keep their order, also when
+///   a process publishes the next before the one before is durable.
 /// - What [`publish`](Bus::publish) acknowledged is never lost and is seen by every group
 ///   and by every tail that was open before.
 /// - Publishing the same message twice may store it twice.

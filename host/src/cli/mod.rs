@@ -178,7 +178,7 @@ impl Shared {
         for warning in config.warnings() {
             tracing::warn!("{warning}");
         }
-        Ok(App::new(config))
+        Ok(App { sources, ..App::new(config) })
     }
 }
 

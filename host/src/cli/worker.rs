@@ -1,16 +1,21 @@
 //! `flowkit worker`: serves the configured roles.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::bail;
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 
 use super::{Interrupts, Usage};
-use crate::app::{App, Backend};
+use crate::app::{App, Backend, served};
+use crate::config::{Config, Need};
 use crate::coordinator;
+use crate::plugin::Reloader;
 use crate::settings::Settings;
-use crate::tasks;
+use crate::tasks::{self, TaskHandle};
 use crate::worker::{Shutdown, Worker};
 
 /// How much longer than `shutdown_grace_sec` a drain may take before the process ends
@@ -40,7 +45,7 @@ pub async fn execute(_: WorkerArgs, app: &App) -> anyhow::Result<ExitCode> {
     }
     let settings = app.settings();
     let grace = settings.shutdown_grace;
-    let handlers = app.plugins().await?;
+    let (handlers, reloader) = app.plugins().await?;
     let backend = app.backend(Some(&settings.worker_id)).await?;
     let roles: Vec<_> = handlers.roles().iter().map(ToString::to_string).collect();
     tracing::info!(
@@ -52,6 +57,7 @@ pub async fn execute(_: WorkerArgs, app: &App) -> anyhow::Result<ExitCode> {
     let shutdown = Shutdown::new();
     let coordinating = coordinate(&settings, &backend, app, shutdown.clone());
     let worker = Worker::new(settings, backend.bus, backend.store, handlers, app.clock.clone());
+    let _reloading = reloading(app, reloader)?;
     let begin = shutdown.clone();
     let _listening = tasks::spawn("interrupts", async move {
         let first = interrupts.next().await;
@@ -73,6 +79,36 @@ pub async fn execute(_: WorkerArgs, app: &App) -> anyhow::Result<ExitCode> {
     }
     tracing::info!("worker stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Plugins follow their files and the config file; SIGHUP makes them do so at once.
+fn reloading(app: &App, reloader: Reloader) -> anyhow::Result<(TaskHandle<()>, TaskHandle<()>)> {
+    let mut hangups = signal(SignalKind::hangup())?;
+    let now = Arc::new(Notify::new());
+    let told = now.clone();
+    let signals = tasks::spawn("hangups", async move {
+        while hangups.recv().await.is_some() {
+            tracing::info!("SIGHUP: the plugins are looked at");
+            told.notify_one();
+        }
+    });
+    let (sources, mut said) = (app.sources.clone(), String::new());
+    let configs = move || match Config::load(&sources, Need::Handlers) {
+        Ok(config) => {
+            said.clear();
+            Some(served(&config))
+        }
+        Err(error) => {
+            let error = error.to_string();
+            if error != said {
+                tracing::error!(error, "the changed configuration is refused; nothing changes");
+                said = error;
+            }
+            None
+        }
+    };
+    let poll = app.config.plugins().poll();
+    Ok((signals, tasks::spawn("reload", reloader.run(poll, now, configs))))
 }
 
 /// What was submitted has no coordinator of its own: one of the workers is it. On Kafka

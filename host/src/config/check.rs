@@ -9,7 +9,7 @@ use super::keys::{Backend, Keys};
 use super::layers::Layers;
 use super::place::KeyPath;
 use super::secret::Text;
-use crate::bus::kafka;
+use crate::bus::kafka::refused;
 use crate::plugin::HandlerConfig;
 use crate::protocol::Topics;
 use crate::types::Role;
@@ -160,7 +160,13 @@ pub(super) fn resolve_paths(keys: &mut Keys, layers: &Layers) {
     if let Some(Text::File(path)) = &mut keys.mongodb_uri {
         join(KeyPath::of(["mongodb_uri"]), path);
     }
-    for (role, HandlerConfig { component, dirs, .. }) in &mut keys.handlers {
+    if let Some(dir) = &mut keys.plugins.cache_dir {
+        join(KeyPath::of(["plugins", "cache_dir"]), dir);
+    }
+    for (role, HandlerConfig { component, dirs, signature, .. }) in &mut keys.handlers {
+        if let Some(signature) = signature {
+            join(of_role(role, ["signature"]), signature);
+        }
         join(of_role(role, ["component"]), component);
         for (number, dir) in dirs.iter_mut().enumerate() {
             join(of_role(role, ["dirs", &number.to_string(), "host"]), &mut dir.host);
@@ -172,7 +178,7 @@ pub(super) fn resolve_paths(keys: &mut Keys, layers: &Layers) {
 fn broker_problems(keys: &Keys) -> Vec<(KeyPath, String)> {
     let mut found = Vec::new();
     for name in keys.kafka.keys() {
-        if let Some(why) = kafka::refused(name) {
+        if let Some(why) = refused(name) {
             found.push((KeyPath::of(["kafka", name]), why.to_owned()));
         }
     }

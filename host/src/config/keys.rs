@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::secret::{MASK, Text, without_password};
+use super::plugins::PluginKeys;
 use super::units::{Count, Millis, Seconds};
 use crate::bus::Topic;
-use crate::bus::kafka;
+use crate::bus::kafka::is_secret;
 use crate::plugin::HandlerConfig;
 use crate::protocol::Topics;
 use crate::types::{Role, WorkerId};
@@ -24,6 +25,7 @@ pub(super) struct Keys {
     pub mongodb_uri: Option<Text>,
     pub mongodb_database: String,
     pub handlers: BTreeMap<Role, HandlerConfig>,
+    pub plugins: PluginKeys,
     pub roles: Option<Vec<Role>>,
     pub worker_id: Option<WorkerId>,
     pub worker_version: String,
@@ -64,6 +66,7 @@ impl Default for Keys {
             mongodb_uri: None,
             mongodb_database: "flowkit".into(),
             handlers: BTreeMap::new(),
+            plugins: PluginKeys::default(),
             roles: None,
             worker_id: None,
             worker_version: "2.0.0".into(),
@@ -100,7 +103,7 @@ impl Keys {
         let mut keys = self.clone();
         keys.mongodb_uri = keys.mongodb_uri.map(|uri| uri.shown(without_password));
         for (name, value) in &mut keys.kafka {
-            if kafka::is_secret(name) {
+            if is_secret(name) {
                 *value = value.shown(|_| MASK.into());
             }
         }
@@ -157,7 +160,7 @@ pub(super) fn form(name: &str) -> Option<Form> {
 }
 
 /// The names of all keys.
-pub(super) const NAMES: [&str; 33] = [
+pub(super) const NAMES: [&str; 34] = [
     "backend",
     "db",
     "kafka_bootstrap",
@@ -165,6 +168,7 @@ pub(super) const NAMES: [&str; 33] = [
     "mongodb_uri",
     "mongodb_database",
     "handlers",
+    "plugins",
     "roles",
     "worker_id",
     "worker_version",

@@ -9,6 +9,7 @@ mod error;
 mod keys;
 mod layers;
 mod place;
+mod plugins;
 mod secret;
 mod servers;
 mod units;
@@ -22,6 +23,7 @@ use serde_json::Value;
 
 pub use error::{ConfigError, Origin, Problem};
 pub use place::{KeyPath, Place};
+pub use plugins::PluginKeys;
 pub use servers::Servers;
 
 use crate::plugin::HandlerConfig;
@@ -150,6 +152,7 @@ impl Config {
             cancel_grace: keys.cancel_grace_sec.get(),
             shutdown_grace: keys.shutdown_grace_sec.get(),
             max_concurrent_tasks: usize::try_from(keys.max_concurrent_tasks.get()).unwrap_or(1),
+            role_concurrency: self.role_concurrency(),
             max_queued_runs: keys.max_queued_runs.get().into(),
             max_attempts: Some(keys.max_attempts.get()).filter(|attempts| *attempts > 0),
             dedup_cache_size: usize::try_from(keys.dedup_cache_size.get()).unwrap_or(1),
@@ -160,6 +163,13 @@ impl Config {
                 strict: keys.strict_input_adapters,
             },
         }
+    }
+
+    fn role_concurrency(&self) -> BTreeMap<Role, usize> {
+        let limited = |(role, handler): (&Role, &HandlerConfig)| {
+            Some((role.clone(), usize::try_from(handler.concurrency?.get()).unwrap_or(usize::MAX)))
+        };
+        self.keys.handlers.iter().filter_map(limited).collect()
     }
 
     /// The SQLite file.
@@ -175,6 +185,11 @@ impl Config {
     /// The roles to serve.
     pub fn roles(&self) -> &[Role] {
         &self.roles
+    }
+
+    /// What holds for all plugins.
+    pub fn plugins(&self) -> &PluginKeys {
+        &self.keys.plugins
     }
 
     /// Each role's handler, of those roles also that are not served here.

@@ -104,6 +104,16 @@ fn what_is_shown_is_a_config_file() {
     assert_eq!(again.effective(), config.effective());
 }
 
+#[test]
+fn a_role_may_have_fewer_runs_than_the_worker() {
+    let place = Place::with(SOUND);
+    let set = ["handlers.echo.concurrency=3"];
+    let config = load_over(&place, &[], &set).unwrap();
+    let limited = config.settings().role_concurrency;
+    assert_eq!(limited.into_iter().collect::<Vec<_>>(), [(Role::new("echo").unwrap(), 3)]);
+    assert!(load_over(&place, &[], &["handlers.echo.concurrency=0"]).is_err());
+}
+
 const ON_KAFKA: &str = r#"{
     "backend": "kafka",
     "kafka_bootstrap": "kafka-1:9092",
@@ -252,7 +262,7 @@ fn unknown_keys_are_refused() {
     );
     insta::assert_snapshot!(
         error(r#"{"handlers": {"echo": {"component": "../plugins/echo.wasm", "env": {}}}}"#),
-        @"configs/worker.json:1:61: `handlers.echo.env`: unknown key; the keys here are `component`, `dirs`, `limits`"
+        @"configs/worker.json:1:61: `handlers.echo.env`: unknown key; the keys here are `component`, `concurrency`, `dirs`, `limits`"
     );
 }
 

@@ -5,6 +5,8 @@ wasmtime::component::bindgen!({
     world: "handler-world",
     imports: {
         "flowkit:worker/host.sleep": async | trappable,
+        "flowkit:worker/documents.open": async | trappable,
+        "flowkit:worker/documents.next": async | trappable,
         default: trappable,
     },
     exports: { default: async },

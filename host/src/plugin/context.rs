@@ -1,19 +1,25 @@
 //! What a guest finds on the host's side of `flowkit:worker/host`, and the state behind it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 use wasmtime::component::ResourceTable;
-use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
-use super::bindings::flowkit::worker::{host, types};
+use super::bindings::flowkit::worker::{documents, host, types};
 use super::config::HandlerConfig;
+use super::counts::Tally;
+use super::documents::{Cursors, Documents, Refusal};
+use super::grants::Grants;
+use super::http::Outbound;
 use super::json::{self, Kind};
 use super::limits::Allocations;
 use super::output::{Level, Output, Stream};
 use super::text;
-use super::timing::{Stopped, Timing};
+use super::timing::{RunTime, Stopped, Timing};
 use crate::metrics::Totals;
 
 /// Most bytes of a checkpoint.
@@ -25,6 +31,9 @@ pub(super) const MAX_HANDLES: usize = 1_024;
 /// Everything one instance can reach.
 pub(super) struct Guest {
     pub(super) wasi: WasiCtx,
+    pub(super) http: WasiHttpCtx,
+    pub(super) outbound: Outbound,
+    pub(super) cursors: Cursors,
     pub(super) resources: ResourceTable,
     pub(super) allocations: Allocations,
     pub(super) output: Output,
@@ -37,7 +46,37 @@ pub(super) struct Guest {
     /// What the batch being processed has left behind so far.
     pub(super) batch: Option<OpenBatch>,
     pub(super) max_result: usize,
-    pub(super) call_time: Duration,
+    pub(super) calls: CallLimits,
+    pub(super) tally: Tally,
+}
+
+/// What every call of an instance is held to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CallLimits {
+    pub(super) time: Duration,
+    pub(super) cpu: Duration,
+    pub(super) run: Option<RunTime>,
+}
+
+impl CallLimits {
+    /// Of a run that begins now.
+    pub(super) fn new(config: &HandlerConfig) -> Self {
+        let limits = &config.limits;
+        Self {
+            time: limits.call_time(),
+            cpu: limits.call_cpu(),
+            run: limits.run_time().map(RunTime::new),
+        }
+    }
+}
+
+/// What a guest is made of.
+pub(super) struct Made<'a> {
+    pub(super) config: &'a HandlerConfig,
+    pub(super) grants: &'a Grants,
+    pub(super) documents: Option<Arc<dyn Documents>>,
+    pub(super) tally: Tally,
+    pub(super) calls: CallLimits,
 }
 
 /// What `save-checkpoint` and `upsert-partial` fill while a batch is processed.
@@ -59,41 +98,53 @@ impl OpenBatch {
 impl Guest {
     /// A guest with what its configuration grants; fails when a granted directory is gone.
     pub(super) fn new(
-        config: &HandlerConfig,
+        made: Made<'_>,
         output: Output,
         timing: Timing,
         run_info: Option<String>,
     ) -> wasmtime::Result<Self> {
+        let Made { config, grants, documents, tally, calls } = made;
+        let limits = &config.limits;
         let mut wasi = WasiCtx::builder();
         wasi.stdout(output.stream(Stream::Stdout)).stderr(output.stream(Stream::Stderr));
-        // Sockets are off unless granted; the builder's default allows creating them.
-        wasi.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
-        for dir in &config.dirs {
-            let permissions = if dir.write { FsPerms::ReadWrite } else { FsPerms::ReadOnly };
-            wasi.preopened_dir(&dir.host, &dir.guest, permissions)?;
-        }
+        grants.give(&mut wasi)?;
         let mut resources = ResourceTable::new();
         resources.set_max_capacity(MAX_HANDLES);
+        let hosts = Arc::clone(&grants.http);
+        let cursors = usize::try_from(limits.open_cursors.get()).unwrap_or(1);
         Ok(Self {
             wasi: wasi.build(),
+            http: WasiHttpCtx::new(),
+            outbound: Outbound::new(hosts, limits, tally.clone(), output.clone()),
+            cursors: Cursors::new(
+                documents,
+                Arc::clone(&grants.documents),
+                (cursors, limits.result_len()),
+                tally.clone(),
+            ),
             resources,
-            allocations: Allocations::new(config.limits.memory_bytes.get()),
+            allocations: Allocations::new(limits.memory_bytes.get(), limits.table_elements.get()),
             output,
             run_info,
             totals: Totals::default(),
             timing,
             stopped: None,
             batch: None,
-            max_result: config.limits.result_len(),
-            call_time: config.limits.call_time(),
+            max_result: limits.result_len(),
+            calls,
+            tally,
         })
     }
 
     fn require_run(&self, function: &str) -> wasmtime::Result<()> {
+        self.require_run_for("host", function)
+    }
+
+    fn require_run_for(&self, interface: &str, function: &str) -> wasmtime::Result<()> {
         if self.run_info.is_some() {
             return Ok(());
         }
-        Err(OutsideRun(format!("host.{function}")).into())
+        Err(OutsideRun(format!("{interface}.{function}")).into())
     }
 
     fn keep_checkpoint(&mut self, checkpoint: &str) -> Result<(), String> {
@@ -205,6 +256,45 @@ impl host::Host for Guest {
         self.require_run("metric")?;
         self.output.metric(&kind, &name, value);
         Ok(())
+    }
+}
+
+fn refused(refusal: Refusal) -> types::HandlerError {
+    let (message, detail) = refusal.into_wire();
+    types::HandlerError { message, detail }
+}
+
+impl documents::Host for Guest {
+    async fn open(
+        &mut self,
+        collection: String,
+        query: String,
+    ) -> wasmtime::Result<Result<u32, types::HandlerError>> {
+        self.require_run_for("documents", "open")?;
+        Ok(self.cursors.open(&collection, &query).await.map_err(refused))
+    }
+
+    async fn next(
+        &mut self,
+        cursor: u32,
+    ) -> wasmtime::Result<Result<Option<String>, types::HandlerError>> {
+        self.require_run_for("documents", "next")?;
+        Ok(self.cursors.next(cursor).await.map_err(refused))
+    }
+
+    fn close(&mut self, cursor: u32) -> wasmtime::Result<()> {
+        self.cursors.close(cursor);
+        Ok(())
+    }
+}
+
+impl WasiHttpView for Guest {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView {
+            ctx: &mut self.http,
+            table: &mut self.resources,
+            hooks: &mut self.outbound,
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use wasmtime::component::types::{Component, ComponentFunc, ComponentInstance, Co
 use super::wit_text;
 
 /// The version of the package `flowkit:worker` that this worker speaks.
-pub const WORLD_VERSION: &str = "1.0.0";
+pub const WORLD_VERSION: &str = "1.1.0";
 
 const PACKAGE: &str = "flowkit:worker/";
 
@@ -38,8 +38,16 @@ const HOST: [(&str, &str); 8] = [
     ("metric", "func(kind: string, name: string, value: f64)"),
 ];
 
-/// WASI 0.2 as the worker links it.
-const WASI: [&str; 28] = [
+/// What it offers for collections.
+const DOCUMENTS: [(&str, &str); 3] = [
+    ("open", "func(collection: string, query: string) -> result<u32, handler-error>"),
+    ("next", "func(cursor: u32) -> result<option<string>, handler-error>"),
+    ("close", "func(cursor: u32)"),
+];
+
+/// WASI 0.2 as the worker links it. The two of `wasi:http` are only for roles that are
+/// granted hosts.
+const WASI: [&str; 30] = [
     "wasi:cli/environment",
     "wasi:cli/exit",
     "wasi:cli/stderr",
@@ -68,6 +76,8 @@ const WASI: [&str; 28] = [
     "wasi:sockets/udp",
     "wasi:sockets/udp-create-socket",
     "wasi:clocks/timezone",
+    "wasi:http/outgoing-handler",
+    "wasi:http/types",
 ];
 
 /// One way in which a component is not a handler.
@@ -176,7 +186,10 @@ fn import(engine: &Engine, name: &str, item: &ComponentItem, found: &mut Vec<Dif
     match (interface(name), item) {
         (Some("types"), ComponentItem::ComponentInstance(_)) if compatible(name) => {}
         (Some("host"), ComponentItem::ComponentInstance(instance)) if compatible(name) => {
-            host_functions(engine, name, instance, found);
+            functions(engine, (name, "host", &HOST), instance, found);
+        }
+        (Some("documents"), ComponentItem::ComponentInstance(instance)) if compatible(name) => {
+            functions(engine, (name, "documents", &DOCUMENTS), instance, found);
         }
         _ if WASI.contains(&base(name)) && version(name).starts_with("0.2.") => {}
         _ => {
@@ -185,9 +198,9 @@ fn import(engine: &Engine, name: &str, item: &ComponentItem, found: &mut Vec<Dif
     }
 }
 
-fn host_functions(
+fn functions(
     engine: &Engine,
-    interface: &str,
+    (interface, short, known): (&str, &str, &[(&str, &'static str)]),
     instance: &ComponentInstance,
     found: &mut Vec<Difference>,
 ) {
@@ -195,9 +208,9 @@ fn host_functions(
         if matches!(item.ty, ComponentItem::Type(_)) {
             continue;
         }
-        match HOST.iter().find(|(known, _)| *known == name) {
+        match known.iter().find(|(known, _)| *known == name) {
             Some((_, wanted)) => {
-                found.extend(wrong_type(&format!("host.{name}"), wanted, &item.ty));
+                found.extend(wrong_type(&format!("{short}.{name}"), wanted, &item.ty));
             }
             None => found.push(Difference::UnknownHostFunction {
                 name: name.to_owned(),
@@ -219,7 +232,7 @@ fn function_text(function: &ComponentFunc) -> String {
     wit_text::function(function)
 }
 
-/// `handler` of `flowkit:worker/handler@1.0.0`.
+/// `handler` of `flowkit:worker/handler@1.1.0`.
 fn interface(name: &str) -> Option<&str> {
     base(name).strip_prefix(PACKAGE)
 }
@@ -265,8 +278,8 @@ fn hint(exports: &[String]) -> &'static str {
 
 fn import_hint(name: &str) -> &'static str {
     if name.starts_with("wasi:http/") {
-        ": handlers have no network. StarlingMonkey builds import it unless `http` and \
-         `fetch-event` are disabled"
+        ": of HTTP it offers wasi:http/outgoing-handler and types alone. StarlingMonkey builds \
+         import more unless `fetch-event` is disabled"
     } else if name.starts_with("wasi:") && !version(name).starts_with("0.2.") {
         ": it offers WASI 0.2"
     } else if interface(name).is_some() {

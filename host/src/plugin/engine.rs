@@ -1,14 +1,21 @@
 //! The settings all guests run under, and the clock that interrupts them.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::types::Role;
 use tokio::sync::Semaphore;
 use wasmtime::component::{HasSelf, Linker};
 use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use super::bindings::HandlerWorld;
+use super::code_cache::CodeCache;
 use super::context::Guest;
+use super::counts::Counts;
+use super::documents::Documents;
+use super::trust::Trust;
 
 /// How often a running guest is asked whether it may go on.
 const TICK: Duration = Duration::from_millis(5);
@@ -28,6 +35,18 @@ pub struct Engine {
     pub(super) engine: wasmtime::Engine,
     pub(super) linker: Arc<Linker<Guest>>,
     pub(super) slots: Arc<Semaphore>,
+    pub(super) counts: Counts,
+    pub(super) cache: Option<Arc<CodeCache>>,
+    pub(super) trust: Arc<Trust>,
+    pub(super) compiler: Arc<Compiler>,
+    pub(super) documents: Option<Arc<dyn Documents>>,
+}
+
+/// One compilation at a time, and their count.
+#[derive(Default)]
+pub(super) struct Compiler {
+    pub(super) turn: Mutex<()>,
+    pub(super) done: AtomicU64,
 }
 
 impl std::fmt::Debug for Engine {
@@ -45,6 +64,9 @@ pub enum EngineError {
     /// No thread for the interrupt clock.
     #[error("cannot start the thread that interrupts handlers: {0}")]
     Ticker(#[source] std::io::Error),
+    /// No thread to compile on.
+    #[error("cannot start a thread that compiles handlers: {0}")]
+    Compiler(#[source] std::io::Error),
 }
 
 impl Engine {
@@ -67,10 +89,51 @@ impl Engine {
         tick(&engine)?;
         let mut linker = Linker::new(&engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(settings)?;
+        // Linked for all; a role that is granted no host is refused a component that
+        // imports it.
+        wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker).map_err(settings)?;
         HandlerWorld::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)
             .map_err(settings)?;
         let slots = Arc::new(Semaphore::new(SLOTS as usize));
-        Ok(Self { engine, linker: Arc::new(linker), slots })
+        let counts = Counts::default();
+        Ok(Self { engine, linker: Arc::new(linker), slots, counts, documents: None,
+            cache: None,
+            trust: Arc::default(),
+            compiler: Arc::default(),
+        })
+    }
+
+    /// The same engine, whose handlers may read documents there, as far as they are
+    /// granted any.
+    #[must_use]
+    pub fn with_documents(mut self, documents: Arc<dyn Documents>) -> Self {
+        self.documents = Some(documents);
+        self
+    }
+
+    /// The same engine with a cache: what was compiled once for these settings and this
+    /// machine is not compiled again.
+    #[must_use]
+    pub fn with_cache(mut self, cache: CodeCache) -> Self {
+        self.cache = Some(Arc::new(cache));
+        self
+    }
+
+    /// The same engine, which runs only what is trusted.
+    #[must_use]
+    pub fn with_trust(mut self, trust: Trust) -> Self {
+        self.trust = Arc::new(trust);
+        self
+    }
+
+    /// How many components this engine and its clones have compiled.
+    pub fn compilations(&self) -> u64 {
+        self.compiler.done.load(Ordering::Relaxed)
+    }
+
+    /// How often each role's handlers met a limit or a refusal, by the counter's name.
+    pub fn counters(&self) -> BTreeMap<Role, BTreeMap<&'static str, u64>> {
+        self.counts.snapshot()
     }
 }
 

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use wasmtime::Trap;
 use wasmtime_wasi::I32Exit;
 
+use super::limits::Refused;
 use super::text;
 use crate::handler::{FaultCode, HostFault};
 
@@ -19,8 +20,8 @@ pub(super) struct Wreck<'a> {
     pub(super) error: &'a wasmtime::Error,
     /// What the guest wrote to stderr during the call, its end.
     pub(super) stderr: &'a str,
-    /// The memory limit and what the guest wanted instead, if it was refused.
-    pub(super) refused: Option<(usize, usize)>,
+    /// The memory that the guest wanted and was refused.
+    pub(super) refused: Option<Refused>,
 }
 
 /// The fault to report for it.
@@ -48,12 +49,42 @@ pub(super) fn time_limit(function: &str, limit: std::time::Duration) -> HostFaul
     }
 }
 
+/// A call that computed for longer than it may.
+pub(super) fn cpu_limit(function: &str, limit: std::time::Duration) -> HostFault {
+    let ms = limit.as_millis();
+    HostFault {
+        code: FaultCode::CpuLimit,
+        message: format!(
+            "{function} was stopped after {ms} ms of processor time; raise limits.call_cpu_ms, or \
+             give each batch less to do"
+        ),
+    }
+}
+
+/// A run that is over its time on this worker.
+pub(super) fn run_time_limit(function: &str, limit: std::time::Duration) -> HostFault {
+    let ms = limit.as_millis();
+    HostFault {
+        code: FaultCode::TimeLimit,
+        message: format!(
+            "the run reached its limit of {ms} ms in {function}; raise limits.run_time_ms, or give \
+             a task less to do"
+        ),
+    }
+}
+
 /// The code, the reason, and what of the stderr says more than the reason.
 fn cause<'a>(wreck: &Wreck<'a>) -> (FaultCode, String, &'a str) {
-    if let Some((limit, wanted)) = wreck.refused {
-        let needs = format!(
-            "the handler wanted {wanted} bytes of memory; limits.memory_bytes allows {limit}"
-        );
+    if let Some(refused) = wreck.refused {
+        let needs = match refused {
+            Refused::Memory { wanted, limit } => format!(
+                "the handler wanted {wanted} bytes of memory; limits.memory_bytes allows {limit}"
+            ),
+            Refused::Table { wanted, limit } => format!(
+                "the handler wanted tables of {wanted} elements; {limit} are allowed \
+                 (limits.table_elements, or what one table can have)"
+            ),
+        };
         return (FaultCode::MemoryLimit, needs, wreck.stderr);
     }
     if let Some(exit) = wreck.error.downcast_ref::<I32Exit>() {
@@ -227,7 +258,7 @@ mod tests {
             function: "init",
             error: &error,
             stderr: "memory allocation of 99 bytes failed\n",
-            refused: Some((1000, 1099)),
+            refused: Some(Refused::Memory { wanted: 1099, limit: 1000 }),
         };
         insta::assert_snapshot!(explain(&wreck), @r"
         memory_limit: init: the handler wanted 1099 bytes of memory; limits.memory_bytes allows 1000

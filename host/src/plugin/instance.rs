@@ -12,9 +12,11 @@ use wasmtime::{Store, Trap, UpdateDeadline};
 use super::bindings::HandlerWorld;
 use super::bindings::exports::flowkit::worker::handler as wit;
 use super::config::HandlerConfig;
-use super::context::{Guest, MAX_HANDLES, OpenBatch};
+use super::context::{CallLimits, Guest, MAX_HANDLES, Made, OpenBatch};
+use super::counts::Count;
 use super::engine::Engine;
 use super::faults::{self, Wreck};
+use super::grants::Grants;
 use super::load::{Compiled, Plugin};
 use super::output::{Level, Output};
 use super::results;
@@ -43,7 +45,9 @@ pub(super) struct Instance {
     store: Store<Guest>,
     world: HandlerWorld,
     cancel: CancelFlag,
-    call_time: Duration,
+    calls: CallLimits,
+    /// Processor time of the calls that are over.
+    spent: Duration,
     max_result: usize,
     alive: bool,
     // Last: given back when the store is gone.
@@ -57,24 +61,35 @@ pub(super) async fn open(plugin: &Plugin, request: OpenRequest) -> Result<Instan
         code: FaultCode::HandlerTrap,
         message: format!("run-info cannot be written as JSON: {error}"),
     })?;
-    let output = Output::new(Some(&request.info), limits.log_lines_per_sec);
+    let tally = plugin.engine.counts.tally(Some(&request.info.role));
+    let output = Output::new(Some(&request.info), limits.log_lines_per_sec, tally.clone());
     let slot = slot(&plugin.engine).await?;
-    let timing = Timing::new(INSTANTIATION, limits.call_time(), request.cancel.clone());
-    let guest = Guest::new(&plugin.config, output, timing, Some(info)).map_err(vanished)?;
+    let calls = CallLimits::new(&plugin.config);
+    let timing = timing(INSTANTIATION, calls, &request.cancel);
+    let documents = plugin.engine.documents.clone();
+    let made = Made { config: &plugin.config, grants: &plugin.grants, documents, tally, calls };
+    let guest = Guest::new(made, output, timing, Some(info)).map_err(vanished)?;
     Ok(start(&plugin.compiled, guest, request.cancel, slot).await?)
+}
+
+fn timing(function: &'static str, calls: CallLimits, cancel: &CancelFlag) -> Timing {
+    Timing::new(function, calls.time, cancel.clone()).within_cpu(calls.cpu).within_run(calls.run)
 }
 
 /// Instantiates a component without a run and asks who it is.
 pub(super) async fn describe(
     engine: &Engine,
     compiled: &Compiled,
-    config: &HandlerConfig,
+    (config, grants): (&HandlerConfig, &Grants),
 ) -> Result<Map<String, Value>, HostFault> {
     let cancel = CancelFlag::default();
-    let output = Output::new(None, config.limits.log_lines_per_sec);
+    let tally = engine.counts.tally(None);
+    let output = Output::new(None, config.limits.log_lines_per_sec, tally.clone());
     let slot = slot(engine).await?;
     let timing = Timing::new(INSTANTIATION, TRIAL, cancel.clone());
-    let guest = Guest::new(config, output, timing, None).map_err(vanished)?;
+    let calls = CallLimits::new(config);
+    let made = Made { config, grants, documents: None, tally, calls };
+    let guest = Guest::new(made, output, timing, None).map_err(vanished)?;
     let mut instance = start(compiled, guest, cancel, slot).await?;
     instance.describe().await
 }
@@ -100,7 +115,7 @@ async fn start(
     cancel: CancelFlag,
     slot: OwnedSemaphorePermit,
 ) -> Result<Instance, HostFault> {
-    let (call_time, max_result) = (guest.call_time, guest.max_result);
+    let (calls, max_result) = (guest.calls, guest.max_result);
     let timing = guest.timing.clone();
     let mut store = Store::new(compiled.pre.engine(), guest);
     store.limiter(|guest| &mut guest.allocations);
@@ -124,7 +139,8 @@ async fn start(
             store,
             world,
             cancel,
-            call_time,
+            calls,
+            spent: Duration::ZERO,
             max_result,
             alive: true,
             _slot: slot,
@@ -133,8 +149,10 @@ async fn start(
             CallError::Dead(fault) => fault,
             _ => cancelled_early(),
         }),
-        Err(Stopped::TimeLimit) => Err(faults::time_limit(INSTANTIATION, timing.limit())),
-        Err(Stopped::Cancelled) => Err(cancelled_early()),
+        Err(stopped) => Err(match stopped_call(store.data(), &timing, stopped) {
+            CallError::Dead(fault) => fault,
+            _ => cancelled_early(),
+        }),
     }
 }
 
@@ -152,23 +170,39 @@ fn wreck(store: &mut Store<Guest>, timing: &Timing, error: &wasmtime::Error) -> 
     if error.downcast_ref::<Trap>() == Some(&Trap::Interrupt)
         && let Some(stopped) = guest.stopped
     {
-        return stopped_call(timing, stopped);
+        return stopped_call(guest, timing, stopped);
     }
     let stderr = guest.output.stderr_tail();
-    let refused = guest.allocations.refused().map(|wanted| (guest.allocations.limit(), wanted));
-    CallError::Dead(faults::explain(&Wreck {
+    let fault = faults::explain(&Wreck {
         function: timing.function,
         error,
         stderr: &stderr,
-        refused,
-    }))
+        refused: guest.allocations.refused(),
+    });
+    count(guest, &fault);
+    CallError::Dead(fault)
 }
 
-fn stopped_call(timing: &Timing, stopped: Stopped) -> CallError {
-    match stopped {
-        Stopped::Cancelled => CallError::Interrupted,
-        Stopped::TimeLimit => CallError::Dead(faults::time_limit(timing.function, timing.limit())),
+fn stopped_call(guest: &Guest, timing: &Timing, stopped: Stopped) -> CallError {
+    match timing.fault(stopped) {
+        None => CallError::Interrupted,
+        Some(fault) => {
+            count(guest, &fault);
+            CallError::Dead(fault)
+        }
     }
+}
+
+/// A limit that was met is counted, whatever becomes of the run.
+fn count(guest: &Guest, fault: &HostFault) {
+    let count = match fault.code {
+        FaultCode::MemoryLimit => Count::MemoryLimit,
+        FaultCode::TimeLimit => Count::TimeLimit,
+        FaultCode::CpuLimit => Count::CpuLimit,
+        FaultCode::ResultTooLarge => Count::ResultTooLarge,
+        _ => return,
+    };
+    guest.tally.add(count, 1);
 }
 
 /// A call's way back from [`Timing::watch`].
@@ -176,7 +210,13 @@ type Outcome<R> = Result<wasmtime::Result<Result<R, wit::HandlerError>>, Stopped
 
 impl Instance {
     fn call(&self, function: &'static str) -> Timing {
-        Timing::new(function, self.call_time, self.cancel.clone())
+        timing(function, self.calls, &self.cancel)
+    }
+
+    /// A result that cannot be used; the instance lives.
+    fn reject(&self, fault: HostFault) -> CallError {
+        count(self.store.data(), &fault);
+        CallError::Rejected(fault)
     }
 
     /// Enters the guest: from here until [`Instance::end`] the instance counts as dead, so
@@ -199,6 +239,7 @@ impl Instance {
     }
 
     fn end<R>(&mut self, timing: &Timing, outcome: Outcome<R>) -> Result<R, CallError> {
+        self.spent += timing.spent();
         match outcome {
             Ok(Ok(Ok(result))) => {
                 self.alive = true;
@@ -211,7 +252,7 @@ impl Instance {
             Ok(Err(error)) => Err(wreck(&mut self.store, timing, &error)),
             Err(stopped) => {
                 self.store.data().output.finish();
-                Err(stopped_call(timing, stopped))
+                Err(stopped_call(self.store.data(), timing, stopped))
             }
         }
     }
@@ -249,6 +290,13 @@ impl Instance {
     }
 }
 
+impl Drop for Instance {
+    fn drop(&mut self) {
+        let spent = u64::try_from(self.spent.as_millis()).unwrap_or(u64::MAX);
+        self.store.data().tally.add(Count::CpuMs, spent);
+    }
+}
+
 #[async_trait]
 impl Session for Instance {
     fn digest(&self) -> &str {
@@ -278,7 +326,7 @@ impl Session for Instance {
         proposed
             .map(|text| results::proposal(&text, self.max_result))
             .transpose()
-            .map_err(CallError::Rejected)
+            .map_err(|fault| self.reject(fault))
     }
 
     async fn next_batch(&mut self) -> Result<Option<YieldedBatch>, CallError> {
@@ -290,7 +338,7 @@ impl Session for Instance {
         batch
             .map(|batch| results::yielded(batch.uid, batch.payload, self.max_result))
             .transpose()
-            .map_err(CallError::Rejected)
+            .map_err(|fault| self.reject(fault))
     }
 
     async fn process_batch(
@@ -309,7 +357,7 @@ impl Session for Instance {
         let left = self.store.data_mut().batch.take();
         let returned = self.end(&timing, outcome)?;
         let metrics =
-            results::batch_metrics(&returned, self.max_result).map_err(CallError::Rejected)?;
+            results::batch_metrics(&returned, self.max_result).map_err(|f| self.reject(f))?;
         let (partial, checkpoint) = left.map_or((None, None), |b| (b.partial, b.checkpoint));
         Ok(BatchOutput { metrics, partial, checkpoint })
     }
@@ -321,7 +369,7 @@ impl Session for Instance {
         let handler = self.world.flowkit_worker_handler();
         let outcome = timing.watch(handler.call_finalize(&mut self.store)).await;
         let returned = self.end(&timing, outcome)?;
-        results::final_output(&returned, self.max_result).map_err(CallError::Rejected)
+        results::final_output(&returned, self.max_result).map_err(|fault| self.reject(fault))
     }
 
     async fn classify_error(&mut self, error: &HandlerError) -> Result<Classification, CallError> {

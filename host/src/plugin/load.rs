@@ -1,20 +1,29 @@
 //! From a file to a plugin: read, sniff, compile, compare, link, try.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use serde::Serialize;
 use serde_json::{Map, Value};
+use tokio::sync::oneshot;
 use wasmtime::component::Component;
 
 use super::bindings::HandlerWorldPre;
-use super::config::{BadLimit, DirGrant, HandlerConfig};
+use super::config::{BadLimit, HandlerConfig};
 use super::context::Guest;
 use super::contract::{self, Difference};
 use super::engine::{Engine, EngineError};
-use super::file::{self, MAX_FILE, NotWasm, ReadError};
+use super::file::{Contents, MAX_FILE, NotWasm, ReadError};
+use super::grants::{BadGrant, Grants};
 use super::instance;
+use super::source::Source;
+use super::trust::TrustError;
 use crate::handler::{HostFault, OpenError, OpenRequest, Session};
+use crate::types::Role;
+
+/// How far below the runs' threads the compiler runs.
+const NICE: i32 = 10;
 
 /// A component that is a handler, with what its configuration grants it. Cheap to clone.
 #[derive(Clone)]
@@ -22,6 +31,7 @@ pub struct Plugin {
     pub(super) engine: Engine,
     pub(super) compiled: Arc<Compiled>,
     pub(super) config: Arc<HandlerConfig>,
+    pub(super) grants: Arc<Grants>,
     inspection: Arc<Inspection>,
 }
 
@@ -42,6 +52,8 @@ pub struct Inspection {
     pub describe: Map<String, Value>,
     /// The interfaces it imports, sorted. An import grants nothing by itself.
     pub imports: Vec<String>,
+    /// The grants without which a worker refuses it: `http`.
+    pub needs: Vec<&'static str>,
 }
 
 /// Why a file is not a handler, or not one that can run as configured. Each message says
@@ -112,15 +124,44 @@ pub enum CheckError {
     /// A limit of its configuration is out of range.
     #[error(transparent)]
     Limit(#[from] BadLimit),
-    /// A directory it is granted cannot be opened.
-    #[error("the granted directory {} (`{guest}` for the handler): {error}", .host.display())]
-    Dir {
-        /// The directory on this machine.
-        host: PathBuf,
-        /// Its name for the handler.
-        guest: String,
+    /// What it is granted cannot be given.
+    #[error(transparent)]
+    Grant(#[from] BadGrant),
+    /// Its content is not the pinned one.
+    #[error(
+        "{} has the digest {found}, but `sha256` pins {wanted}, which is not kept in the cache \
+         either; put that version there, or change the pin",
+        .path.display()
+    )]
+    OtherDigest {
+        /// The file.
+        path: PathBuf,
+        /// Its digest.
+        found: String,
+        /// The pin.
+        wanted: String,
+    },
+    /// It may not run here.
+    #[error("{} is not trusted: {error}", .path.display())]
+    Untrusted {
+        /// The file.
+        path: PathBuf,
         /// Why.
-        error: std::io::Error,
+        error: TrustError,
+    },
+    /// It needs what the role is not granted.
+    #[error(
+        "{} imports {import}, which this role is not granted: add `{grant}` to its handler in \
+         the configuration, or use a handler that does without",
+        .path.display()
+    )]
+    NotGranted {
+        /// The file.
+        path: PathBuf,
+        /// What it imports.
+        import: String,
+        /// The key of `handlers.ROLE` that grants it.
+        grant: &'static str,
     },
     /// No component can run on this machine.
     #[error(transparent)]
@@ -131,10 +172,12 @@ fn bullets(differences: &[Difference]) -> String {
     differences.iter().map(|difference| format!("\n  - {difference}")).collect()
 }
 
-/// Checks one file with default limits and no grants, as `flowkit plugin check` does.
+/// Checks one file with default limits and no grants, as `flowkit plugin check` does; what
+/// it needs of a role's grants is told, not demanded.
 pub async fn check(path: &Path) -> Result<Inspection, CheckError> {
-    let plugin = Engine::new()?.load(HandlerConfig::new(path)).await?;
-    Ok(plugin.inspection().clone())
+    let (engine, config) = (Engine::new()?, HandlerConfig::new(path));
+    let compiled = engine.compile(None, &config).await?;
+    engine.inspect(&compiled, &config, &Grants::none()).await
 }
 
 impl Engine {
@@ -142,18 +185,34 @@ impl Engine {
     /// interpreters), compares it with the world, links it, and calls `describe` on a
     /// trial instance.
     pub async fn load(&self, config: HandlerConfig) -> Result<Plugin, CheckError> {
-        let compiled = self.compile(&config.component).await?;
+        let compiled = self.compile(None, &config).await?;
         self.configure(Arc::new(compiled), config).await
     }
 
-    /// Reads, compiles and links a file.
-    pub(super) async fn compile(&self, path: &Path) -> Result<Compiled, CheckError> {
-        let (engine, path) = (self.clone(), path.to_owned());
-        match tokio::task::spawn_blocking(move || compile(&engine, &path)).await {
-            Ok(compiled) => compiled,
-            // A bug of the compiler must not look like a bug of the file.
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        }
+    /// Reads, compiles and links a component, on a thread of its own and of low priority,
+    /// one after another. `role`: whose version it becomes.
+    pub(super) async fn compile(
+        &self,
+        role: Option<&Role>,
+        config: &HandlerConfig,
+    ) -> Result<Compiled, CheckError> {
+        let (engine, role, config) = (self.clone(), role.cloned(), config.clone());
+        let (sender, compiled) = oneshot::channel();
+        let compiling = move || {
+            // Without a lower priority the runs' threads would wait for this one.
+            if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+                tracing::debug!(%error, "handlers are compiled at normal priority");
+            }
+            let _turn = engine.compiler.turn.lock().unwrap_or_else(PoisonError::into_inner);
+            // Nobody waits any more: the worker stops.
+            let _ = sender.send(compile(&engine, role.as_ref(), &config));
+        };
+        std::thread::Builder::new()
+            .name("plugin-compiler".to_owned())
+            .spawn(compiling)
+            .map_err(EngineError::Compiler)?;
+        // A bug of the compiler must not look like a bug of the file.
+        compiled.await.expect("the compiling thread ends without an answer only by a panic")
     }
 
     /// A compiled component with its grants and limits, tried once.
@@ -163,21 +222,36 @@ impl Engine {
         config: HandlerConfig,
     ) -> Result<Plugin, CheckError> {
         config.limits.check()?;
-        check_dirs(&config.dirs)?;
-        let describe = instance::describe(self, &compiled, &config)
-            .await
-            .map_err(|fault| CheckError::Trial { path: config.component.clone(), fault })?;
-        let inspection = Inspection {
-            digest: compiled.digest.to_string(),
-            bytes: compiled.bytes,
-            describe,
-            imports: compiled.imports.clone(),
-        };
+        let grants = Grants::take(&config)?;
+        if let Some(import) = compiled.http_import().filter(|_| grants.http.is_empty()) {
+            let (path, import) = (config.component.clone(), import.clone());
+            return Err(CheckError::NotGranted { path, import, grant: "http" });
+        }
+        let inspection = self.inspect(&compiled, &config, &grants).await?;
         Ok(Plugin {
             engine: self.clone(),
             compiled,
             config: Arc::new(config),
+            grants: Arc::new(grants),
             inspection: Arc::new(inspection),
+        })
+    }
+
+    async fn inspect(
+        &self,
+        compiled: &Compiled,
+        config: &HandlerConfig,
+        grants: &Grants,
+    ) -> Result<Inspection, CheckError> {
+        let describe = instance::describe(self, compiled, (config, grants))
+            .await
+            .map_err(|fault| CheckError::Trial { path: config.component.clone(), fault })?;
+        Ok(Inspection {
+            digest: compiled.digest.to_string(),
+            bytes: compiled.bytes,
+            describe,
+            imports: compiled.imports.clone(),
+            needs: compiled.http_import().map(|_| "http").into_iter().collect(),
         })
     }
 }
@@ -208,33 +282,21 @@ pub(super) struct Compiled {
     imports: Vec<String>,
 }
 
-/// Whether every granted directory is there, and named once.
-fn check_dirs(dirs: &[DirGrant]) -> Result<(), CheckError> {
-    for (index, dir) in dirs.iter().enumerate() {
-        let problem = if dir.guest.is_empty() {
-            Some("its name for the handler is empty")
-        } else if dirs[..index].iter().any(|other| other.guest == dir.guest) {
-            Some("another directory has the same name for the handler")
-        } else {
-            None
-        };
-        let opened = match problem {
-            Some(problem) => Err(std::io::Error::other(problem)),
-            None => std::fs::read_dir(&dir.host).map(drop),
-        };
-        opened.map_err(|error| CheckError::Dir {
-            host: dir.host.clone(),
-            guest: dir.guest.clone(),
-            error,
-        })?;
+impl Compiled {
+    /// The import that only a role with hosts may have.
+    fn http_import(&self) -> Option<&String> {
+        self.imports.iter().find(|name| name.starts_with("wasi:http/"))
     }
-    Ok(())
 }
 
-fn compile(engine: &Engine, path: &Path) -> Result<Compiled, CheckError> {
-    let contents = file::read(path).map_err(|error| unreadable(path, error))?;
-    let component = Component::new(&engine.engine, &contents.bytes)
-        .map_err(|error| CheckError::Invalid { path: path.to_owned(), reason: reason(&error) })?;
+fn compile(
+    engine: &Engine,
+    role: Option<&Role>,
+    config: &HandlerConfig,
+) -> Result<Compiled, CheckError> {
+    let path = &config.component;
+    let source = Source::find(engine, role, config)?;
+    let component = component(engine, path, &source.contents)?;
     let ty = component.component_type();
     let differences = contract::differences(&engine.engine, &ty);
     if !differences.is_empty() {
@@ -248,11 +310,34 @@ fn compile(engine: &Engine, path: &Path) -> Result<Compiled, CheckError> {
         .instantiate_pre(&component)
         .and_then(HandlerWorldPre::new)
         .map_err(|error| CheckError::Link { path: path.to_owned(), reason: reason(&error) })?;
+    let Source { contents, signature } = source;
     let bytes = contents.bytes.len() as u64;
+    if let (Some(cache), Some(role)) = (&engine.cache, role) {
+        let kept =
+            cache.keep_version(role, &contents.digest, (&contents.bytes, signature.as_deref()));
+        if let Err(error) = kept {
+            tracing::warn!(%role, %error, "this version cannot be kept for a rollback");
+        }
+    }
     Ok(Compiled { digest: contents.digest.into(), pre, bytes, imports })
 }
 
-fn unreadable(path: &Path, error: ReadError) -> CheckError {
+/// From the cache, or compiled and put there.
+fn component(engine: &Engine, path: &Path, contents: &Contents) -> Result<Component, CheckError> {
+    let cache = engine.cache.as_ref();
+    if let Some(known) = cache.and_then(|cache| cache.load(&engine.engine, &contents.digest)) {
+        return Ok(known);
+    }
+    let component = Component::new(&engine.engine, &contents.bytes)
+        .map_err(|error| CheckError::Invalid { path: path.to_owned(), reason: reason(&error) })?;
+    engine.compiler.done.fetch_add(1, Ordering::Relaxed);
+    if let Some(cache) = cache {
+        cache.store(&engine.engine, &contents.digest, &component);
+    }
+    Ok(component)
+}
+
+pub(super) fn unreadable(path: &Path, error: ReadError) -> CheckError {
     let path = path.to_owned();
     match error {
         ReadError::Io(error) => CheckError::Unreadable { path, error },

@@ -7,28 +7,49 @@
 //! A guest gets nothing by default: no files, no network, no environment, no arguments.
 //! What its configuration grants ([`HandlerConfig`]) is all it sees.
 
+mod addresses;
 mod bindings;
+mod capped;
+mod code_cache;
 mod config;
 mod context;
 mod contract;
+mod counts;
+mod documents;
 mod engine;
+mod env;
 mod faults;
 mod file;
+mod grants;
+mod http;
+mod http_client;
+mod http_grant;
 mod instance;
 mod json;
 mod limits;
 mod load;
+mod meter;
 mod output;
 mod rate;
 mod registry;
+mod reload;
 mod results;
+mod source;
 mod text;
 mod timing;
+mod trust;
 mod wit_text;
 
 pub use config::{BadLimit, DirGrant, HandlerConfig, Limits};
 pub use contract::{Difference, WORLD_VERSION};
+pub use documents::{DocumentCursor, DocumentQuery, Documents, DocumentsError};
+pub use code_cache::{CacheError, CodeCache};
 pub use engine::{Engine, EngineError};
+pub use env::{BadEnv, EnvValue};
 pub use file::NotWasm;
+pub use grants::BadGrant;
+pub use http_grant::HttpGrant;
 pub use load::{CheckError, Inspection, Plugin, check};
+pub use reload::Reloader;
+pub use trust::{PublicKey, SecretKey, Trust, TrustError, verify};
 pub use registry::{LoadError, PluginConfig, Plugins};

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
+use super::counts::{Count, Tally};
 use super::rate::{Rate, Verdict};
 use super::text;
 use crate::handler::RunInfo;
@@ -62,7 +63,7 @@ pub(super) struct Output(Arc<Mutex<Lines>>);
 
 impl Output {
     /// For one run, or for a call without a run (`describe`).
-    pub(super) fn new(run: Option<&RunInfo>, lines_per_sec: u32) -> Self {
+    pub(super) fn new(run: Option<&RunInfo>, lines_per_sec: u32, tally: Tally) -> Self {
         let mut labels = Labels::default();
         if let Some(run) = run {
             labels.role = run.role.to_string();
@@ -71,6 +72,7 @@ impl Output {
         }
         Self(Arc::new(Mutex::new(Lines {
             labels,
+            tally,
             rate: Rate::new(lines_per_sec, Instant::now()),
             stdout: Vec::new(),
             stderr: Vec::new(),
@@ -137,6 +139,7 @@ struct Labels {
 #[derive(Debug)]
 struct Lines {
     labels: Labels,
+    tally: Tally,
     rate: Rate,
     stdout: Vec<u8>,
     stderr: Vec<u8>,
@@ -222,6 +225,7 @@ impl Lines {
     }
 
     fn report_dropped(&self, dropped: u64) {
+        self.tally.add(Count::LogLinesDropped, dropped);
         let Labels { role, task_id, node_id } = &self.labels;
         tracing::warn!(
             target: "handler",
@@ -309,10 +313,11 @@ impl AsyncWrite for Console {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plugin::counts::Counts;
 
     #[test]
     fn the_tail_keeps_the_end_and_belongs_to_one_call() {
-        let output = Output::new(None, 0);
+        let output = Output::new(None, 0, Counts::default().tally(None));
         let stderr = output.stream(Stream::Stderr);
         stderr.take(&vec![b'x'; 3 * TAIL]);
         stderr.take(b"the end");
@@ -327,7 +332,7 @@ mod tests {
 
     #[test]
     fn an_endless_line_is_held_in_pieces() {
-        let output = Output::new(None, 0);
+        let output = Output::new(None, 0, Counts::default().tally(None));
         let stdout = output.stream(Stream::Stdout);
         for _ in 0..100 {
             stdout.take(&[b'y'; 1000]);
@@ -339,7 +344,7 @@ mod tests {
 
     #[test]
     fn one_call_logs_a_bounded_amount() {
-        let output = Output::new(None, 0);
+        let output = Output::new(None, 0, Counts::default().tally(None));
         output.log(Level::Info, &"x\n".repeat(10 * MAX_WRITE));
         output.stream(Stream::Stdout).take(&vec![b'\n'; 10 * MAX_WRITE]);
         assert_eq!(output.lock().rate.take_dropped(), (MAX_WRITE / 2 + MAX_WRITE) as u64);

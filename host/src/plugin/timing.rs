@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::handler::{CancelFlag, CancelSource, Cancellation};
+use super::faults;
+use super::meter::Meter;
+use crate::handler::{CancelFlag, CancelSource, Cancellation, HostFault};
 
 /// How long before a call's limit the guest is told, at most.
 const WARNING: Duration = Duration::from_secs(5);
@@ -21,9 +23,27 @@ pub(super) struct Timing {
     pub(super) function: &'static str,
     limit: Duration,
     deadline: Instant,
+    /// What is reached at the deadline.
+    end: Stopped,
     warn_at: Instant,
+    cpu: Option<Duration>,
+    meter: Meter,
     cancel: CancelFlag,
     obeys_cancel: bool,
+}
+
+/// A run's own time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RunTime {
+    limit: Duration,
+    deadline: Instant,
+}
+
+impl RunTime {
+    /// A run that begins now.
+    pub(super) fn new(limit: Duration) -> Self {
+        Self { limit, deadline: Instant::now() + limit }
+    }
 }
 
 /// Why a guest was stopped.
@@ -31,6 +51,10 @@ pub(super) struct Timing {
 pub(super) enum Stopped {
     /// The call's own limit.
     TimeLimit,
+    /// The run's.
+    RunTime,
+    /// The call's processor time.
+    CpuTime,
     /// The cancel flag's deadline.
     Cancelled,
 }
@@ -41,7 +65,52 @@ impl Timing {
         let now = Instant::now();
         let deadline = now + limit;
         let warn_at = deadline - WARNING.min(limit / 2);
-        Self { function, limit, deadline, warn_at, cancel, obeys_cancel: true }
+        Self {
+            function,
+            limit,
+            deadline,
+            end: Stopped::TimeLimit,
+            warn_at,
+            cpu: None,
+            meter: Meter::new(),
+            cancel,
+            obeys_cancel: true,
+        }
+    }
+
+    /// The same, stopped after this much processor time as well.
+    pub(super) fn within_cpu(mut self, limit: Duration) -> Self {
+        self.cpu = Some(limit);
+        self
+    }
+
+    /// The same, stopped at the end of the run's time as well.
+    pub(super) fn within_run(mut self, run: Option<RunTime>) -> Self {
+        if let Some(run) = run.filter(|run| run.deadline < self.deadline) {
+            self.limit = run.limit;
+            self.deadline = run.deadline;
+            self.end = Stopped::RunTime;
+            let left = run.deadline.saturating_duration_since(Instant::now());
+            self.warn_at = run.deadline - WARNING.min(left / 2);
+        }
+        self
+    }
+
+    /// The fault for it; none for a cancel.
+    pub(super) fn fault(&self, stopped: Stopped) -> Option<HostFault> {
+        match stopped {
+            Stopped::TimeLimit => Some(faults::time_limit(self.function, self.limit)),
+            Stopped::RunTime => Some(faults::run_time_limit(self.function, self.limit)),
+            Stopped::CpuTime => {
+                Some(faults::cpu_limit(self.function, self.cpu.unwrap_or_default()))
+            }
+            Stopped::Cancelled => None,
+        }
+    }
+
+    /// The processor time that the call has taken.
+    pub(super) fn spent(&self) -> Duration {
+        self.meter.spent()
     }
 
     /// The same, but only `limit` ends it: `cleanup` has its time on every end.
@@ -50,17 +119,14 @@ impl Timing {
         self
     }
 
-    /// The call's limit.
-    pub(super) fn limit(&self) -> Duration {
-        self.limit
-    }
-
     /// Whether the guest has to be stopped now.
     pub(super) fn stop(&self, now: Instant) -> Option<Stopped> {
         if self.obeys_cancel && self.cancel.overdue(now) {
             Some(Stopped::Cancelled)
         } else if self.deadline <= now {
-            Some(Stopped::TimeLimit)
+            Some(self.end)
+        } else if self.cpu.is_some_and(|limit| limit <= self.meter.spent()) {
+            Some(Stopped::CpuTime)
         } else {
             None
         }
@@ -86,6 +152,11 @@ impl Timing {
         if self.cancellation(now).is_some() {
             return true;
         }
+        if duration.is_zero() {
+            // A timer would round it up to its next tick, a millisecond for nothing.
+            tokio::task::yield_now().await;
+            return false;
+        }
         let until = now + duration;
         let warned = self.warn_at <= until;
         // Cancel-safe: both sides only wait.
@@ -101,8 +172,8 @@ impl Timing {
         // Cancel-safe: when a wait wins the call is given up for good, with its instance.
         tokio::select! {
             biased;
-            result = call => Ok(result),
-            () = tokio::time::sleep_until(self.deadline + LAST_RESORT) => Err(Stopped::TimeLimit),
+            result = self.meter.measure(call) => Ok(result),
+            () = tokio::time::sleep_until(self.deadline + LAST_RESORT) => Err(self.end),
             () = self.overdue(), if self.obeys_cancel => Err(Stopped::Cancelled),
         }
     }
@@ -142,6 +213,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn no_time_is_no_wait() {
+        let start = Instant::now();
+        let call = Timing::new("init", Duration::from_secs(20), CancelFlag::default());
+        assert!(!call.sleep(Duration::ZERO).await);
+        assert_eq!(start.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_whole_sleep_is_not_cut_short() {
         let call = Timing::new("init", Duration::from_secs(20), CancelFlag::default());
         assert!(!call.sleep(Duration::from_secs(14)).await);
@@ -160,6 +239,24 @@ mod tests {
         let given_up = call.watch(std::future::pending::<()>()).await;
         assert_eq!(given_up, Err(Stopped::Cancelled));
         assert_eq!(start.elapsed(), Duration::from_millis(350));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_ends_in_the_call_that_reaches_its_time() {
+        let call = |run| {
+            let call = Timing::new("init", Duration::from_secs(20), CancelFlag::default());
+            call.within_run(Some(run))
+        };
+        let run = RunTime::new(Duration::from_secs(30));
+        assert_eq!(call(run).end, Stopped::TimeLimit, "the call's own limit is nearer");
+        tokio::time::advance(Duration::from_secs(20)).await;
+        let last = call(run);
+        assert_eq!(last.warn_at - Instant::now(), Duration::from_secs(5));
+        let given_up = last.watch(std::future::pending::<()>()).await;
+        assert_eq!(given_up, Err(Stopped::RunTime));
+        let fault = last.fault(Stopped::RunTime).expect("a fault");
+        insta::assert_snapshot!(fault, @"time_limit: the run reached its limit of 30000 ms in init; raise limits.run_time_ms, or give a task less to do");
+        assert_eq!(call(run).stop(Instant::now()), Some(Stopped::RunTime), "and so does the next");
     }
 
     #[tokio::test(start_paused = true)]

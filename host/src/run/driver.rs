@@ -47,6 +47,8 @@ pub struct RunView {
     pub finished: u64,
     /// Heartbeats may be sent: the run was announced, and its end is not being written.
     pub beats: bool,
+    /// The run is still this worker's to speak for: not lost, and its end is not yet said.
+    pub owned: bool,
 }
 
 /// How a run was left.
@@ -247,6 +249,7 @@ impl Driver {
             state: self.run.state(),
             finished: self.run.progress().finished,
             beats: self.run.beats(),
+            owned: self.run.needs_lease(),
         };
         self.view.send_if_modified(|view| std::mem::replace(view, now) != now);
     }

@@ -58,6 +58,7 @@ pub(super) async fn lease_ended(lease: &mut watch::Receiver<Lease>) {
         let deadline = lease.borrow_and_update().deadline();
         // Cancel-safe: both sides only wait.
         tokio::select! {
+            biased;
             () = tokio::time::sleep_until(deadline) => {
                 if !lease.borrow().holds(tokio::time::Instant::now()) {
                     return;

@@ -10,31 +10,45 @@ use crate::protocol::{Envelope, Online, offline, online};
 use crate::run::Deps;
 use crate::store::WorkerRecord;
 
-/// Sends WORKER_ONLINE and writes the worker's record; `troubles` is for people.
+/// Sends WORKER_ONLINE and writes the worker's record; `troubles` is for people. Neither
+/// waits for the other: one of the two may be out of reach.
 pub async fn present(deps: Deps, running: usize, troubles: Value) {
     let settings = &deps.settings;
-    let now = deps.clock.wall();
+    let roles = deps.handlers.roles();
     let contents = Online {
-        roles: deps.handlers.roles(),
+        capacity: settings.capacity(&roles),
+        roles,
         version: settings.version.clone(),
-        capacity: settings.max_concurrent_tasks,
         extra: Map::new(),
     };
+    let envelope = online(&settings.worker_id, &contents, deps.clock.wall());
+    let deadline = deps.clock.now() + settings.announce_interval;
+    tokio::join!(describe(&deps, running, troubles), publish(&deps, &envelope, deadline));
+}
+
+/// Writes the worker's record.
+pub async fn describe(deps: &Deps, running: usize, troubles: Value) {
+    let settings = &deps.settings;
+    let roles = deps.handlers.roles();
     let record = WorkerRecord {
         worker_id: settings.worker_id.clone(),
         version: settings.version.clone(),
-        roles: contents.roles.clone(),
-        capacity: settings.max_concurrent_tasks,
+        capacity: settings.capacity(&roles),
+        roles,
         running,
-        updated_at: now,
-        health: json!({"parts": deps.health.describe(), "troubles": troubles}),
+        updated_at: deps.clock.wall(),
+        health: json!({
+            "parts": deps.health.describe(),
+            "passed_over": deps.health.oddities(),
+            "troubles": troubles,
+            "plugins": deps.handlers.describe(),
+            "counters": deps.handlers.counters(),
+        }),
     };
     match deps.store.put_worker(&record).await {
-        Ok(()) => deps.health.answered(Part::Store, now),
-        Err(error) => deps.health.failed(Part::Store, &error.to_string(), now),
+        Ok(()) => deps.health.answered(Part::Store, deps.clock.wall()),
+        Err(error) => deps.health.failed(Part::Store, &error.to_string(), deps.clock.wall()),
     }
-    let deadline = deps.clock.now() + settings.announce_interval;
-    publish(&deps, &online(&settings.worker_id, &contents, now), deadline).await;
 }
 
 /// Removes the worker's record and sends WORKER_OFFLINE, the last thing it says, if both

@@ -3,25 +3,42 @@
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
-use super::{Event, Grant, Mine, Parked, Shutdown};
+use super::Event;
 use crate::bus::OutMessage;
 use crate::health::Part;
 use crate::protocol::{RunAddress, RunEvent};
+use crate::run::Deps;
 use crate::run::driver::RunView;
-use crate::run::{Deps, Slot, Slots};
-use crate::store::{ClaimQuery, Owner, RunRecord, StoreError};
-use crate::types::{Fence, LeaseId, RunKey};
+use crate::store::StoreError;
+use crate::tasks::{self, TaskHandle};
+use crate::types::{Fence, RunKey};
 
 /// The wait between two tries to renew leases.
 const RENEW_RETRY: Duration = Duration::from_secs(1);
 
-/// Runs looked at beyond the free slots: some only have to be answered.
-const LOOK_BEYOND: usize = 64;
+/// Something that is done again and again, by one task at a time.
+#[derive(Default)]
+pub struct Duty(Option<TaskHandle<()>>);
 
-/// How long a superseded run is left alone that its newer attempt has not replaced yet: at
-/// first, at most.
-const SUPERSEDED_WAITS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
+impl Duty {
+    /// Begins unless the last time is not over yet: a slow store is not asked more and more.
+    pub fn unless_busy(
+        &mut self,
+        name: &'static str,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) {
+        if self.0.as_ref().is_none_or(TaskHandle::is_finished) {
+            self.0 = Some(tasks::spawn(name, work));
+        }
+    }
+
+    /// Begins anew; what the last time has not got done is given up.
+    pub fn anew(&mut self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        self.0 = Some(tasks::spawn(name, work));
+    }
+}
 
 /// Renews the leases of all runs here, as one write; tries until the next renewal is due,
 /// so that an outage shorter than a lease costs none.
@@ -54,12 +71,16 @@ pub struct Beat {
     pub event: RunEvent,
     /// How the run is: a heartbeat must neither precede its first word nor follow its end.
     pub view: watch::Receiver<RunView>,
+    /// Until when this worker may say so.
+    pub until: Instant,
 }
 
 /// Sends heartbeats; one that cannot be sent now is followed by the next.
 pub async fn heartbeats(deps: Deps, beats: Vec<Beat>) {
     let now = deps.clock.wall();
     let settings = &deps.settings;
+    let next = deps.clock.now() + settings.hb_interval;
+    let deadline = beats.iter().map(|beat| beat.until).fold(next, Instant::min);
     let messages: Vec<OutMessage> = beats
         .iter()
         .filter(|beat| beat.view.borrow().beats)
@@ -70,7 +91,6 @@ pub async fn heartbeats(deps: Deps, beats: Vec<Beat>) {
             headers: Vec::new(),
         })
         .collect();
-    let deadline = deps.clock.now() + settings.hb_interval;
     match deps.bus.publish(&messages, Some(deadline)).await {
         Ok(()) => deps.health.answered(Part::Bus, deps.clock.wall()),
         Err(error) => deps.health.failed(Part::Bus, &error.to_string(), deps.clock.wall()),
@@ -88,117 +108,12 @@ pub async fn poll_tasks(deps: Deps, keys: Vec<RunKey>, events: mpsc::Sender<Even
     }
 }
 
-/// Takes over runs that nobody owns any more.
-pub struct Claims {
-    /// What it works with.
-    pub deps: Deps,
-    /// The worker's capacity.
-    pub slots: Slots,
-    /// Which runs are this worker's.
-    pub mine: Mine,
-    /// Which are left alone for now.
-    pub parked: Parked,
-    /// Where acquired runs go.
-    pub events: mpsc::Sender<Event>,
-    /// Nothing is claimed once it has begun.
-    pub shutdown: Shutdown,
-}
-
-impl Claims {
-    /// One look: no more runs than there are free slots, and those that need none because
-    /// they ended or are cancelled and only have to be answered.
-    pub async fn look(self) {
-        if let Err(error) = self.try_look().await {
-            note(&self.deps, "no look for runs to take over", &error);
-        }
-        let _ = self.events.send(Event::ClaimsDone).await;
-    }
-
-    async fn try_look(&self) -> Result<(), StoreError> {
-        let store = &self.deps.store;
-        let query = ClaimQuery {
-            worker_id: self.deps.settings.worker_id.clone(),
-            roles: self.deps.handlers.roles(),
-            held: self.mine.keys(),
-            now: self.deps.clock.wall(),
-            max_clock_skew: self.deps.settings.max_clock_skew,
-            limit: self.slots.free() + self.parked.count() + LOOK_BEYOND,
-        };
-        let mut seen = store.claimable(&query).await?;
-        let now = self.deps.clock.now();
-        // What was acquired since the question was asked, and what is to be left alone.
-        seen.retain(|run| !self.mine.contains(&run.new.key));
-        seen.retain(|run| !self.parked.contains(&run.new.key, now));
-        let keys: Vec<RunKey> = seen.iter().map(|run| run.new.key.clone()).collect();
-        let views = if keys.is_empty() { vec![] } else { store.views(&keys).await? };
-        for run in seen {
-            if self.shutdown.has_begun() {
-                return Ok(());
-            }
-            let view = views.iter().find(|view| view.key == run.new.key);
-            if view.is_some_and(|view| view.epoch > run.new.epoch) {
-                // Whoever took it over would only find that it has to be silent.
-                let problem = "superseded: the command of the newer attempt has not come yet";
-                self.parked.park(&run.new.key, SUPERSEDED_WAITS, problem.into(), now);
-                continue;
-            }
-            let cancelled = view.and_then(|view| view.cancelled.clone());
-            let slot = if run.end.is_some() || cancelled.is_some() {
-                self.slots.without()
-            } else {
-                let Some(slot) = self.slots.take() else { continue };
-                slot
-            };
-            self.claim(&run, slot, cancelled).await?;
-        }
-        Ok(())
-    }
-
-    async fn claim(
-        &self,
-        seen: &RunRecord,
-        slot: Slot,
-        cancelled: Option<String>,
-    ) -> Result<(), StoreError> {
-        let grant = claim(&self.deps, &self.mine, seen, slot).await?;
-        if let Some(mut grant) = grant {
-            grant.cancelled = cancelled;
-            let _ = self.events.send(Event::Granted(Box::new(grant))).await;
-        }
-        Ok(())
-    }
-}
-
-/// Acquires one run as it was `seen`, unless it has changed since.
-pub async fn claim(
-    deps: &Deps,
-    mine: &Mine,
-    seen: &RunRecord,
-    slot: Slot,
-) -> Result<Option<Grant>, StoreError> {
-    let hold = mine.hold(&seen.new.key);
-    let asked_at = deps.clock.now();
-    let owner = Owner {
-        worker_id: deps.settings.worker_id.clone(),
-        lease_id: LeaseId::fresh(),
-        deadline: deps.clock.wall().plus(deps.settings.lease_ttl),
-    };
-    let record = deps.store.claim(seen, &owner).await?;
-    Ok(record.map(|record| Grant {
-        record,
-        hold,
-        slot,
-        asked_at,
-        cancelled: None,
-        delay: Duration::ZERO,
-    }))
-}
-
+/// Remembers, and says where it is new, that the store did not do something.
 pub(super) fn note(deps: &Deps, what: &'static str, error: &StoreError) {
     match error {
-        StoreError::Unavailable(error) => {
-            deps.health.failed(Part::Store, error, deps.clock.wall());
+        StoreError::Damaged { .. } => tracing::error!(%error, what),
+        StoreError::Unavailable(_) | StoreError::Fatal(_) => {
+            deps.health.failed(Part::Store, &error.to_string(), deps.clock.wall());
         }
-        error => tracing::error!(%error, what),
     }
 }

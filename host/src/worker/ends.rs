@@ -1,6 +1,7 @@
 //! Sends ends again that a coordinator has not taken: one that was being restarted has
 //! never seen them (`protocol.md`, "Restarts").
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use super::duties::note;
 use crate::bus::OutMessage;
 use crate::health::Part;
 use crate::run::{Deps, ending};
-use crate::store::{NodeStatus, NodeView, RunRecord, StoreError};
+use crate::store::{NodeStatus, NodeView, RunEnd, RunRecord, StoreError};
 use crate::types::RunKey;
 
 /// How often a worker looks for ends that are due a look.
@@ -105,11 +106,18 @@ async fn views(deps: &Deps, runs: &[RunRecord]) -> Result<HashMap<RunKey, NodeVi
 }
 
 fn verdict(run: &RunRecord, view: Option<&NodeView>) -> Verdict {
-    match view {
-        Some(view) if view.epoch < run.new.epoch => Verdict::TooEarly,
-        Some(view) if view.epoch == run.new.epoch && view.status == NodeStatus::Running => {
-            Verdict::Missed
+    let Some(view) = view else { return Verdict::Taken };
+    let waits = match view.status {
+        NodeStatus::Running => true,
+        // Nothing but these two ends a node that is being cancelled.
+        NodeStatus::Cancelling => {
+            matches!(run.end, Some(RunEnd::Cancelled { .. } | RunEnd::Failed { .. }))
         }
-        _ => Verdict::Taken,
+        _ => false,
+    };
+    match view.epoch.cmp(&run.new.epoch) {
+        Ordering::Less => Verdict::TooEarly,
+        Ordering::Equal if waits => Verdict::Missed,
+        Ordering::Equal | Ordering::Greater => Verdict::Taken,
     }
 }

@@ -1,6 +1,6 @@
 //! The runs that a worker holds.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -23,7 +23,7 @@ const STOPS: usize = 8;
 /// The runs held now, and those that were superseded here but have not ended yet.
 #[derive(Default)]
 pub struct HeldRuns {
-    current: HashMap<RunKey, Held>,
+    current: BTreeMap<RunKey, Held>,
     leaving: Vec<Held>,
 }
 
@@ -58,8 +58,8 @@ impl HeldRuns {
         let settings = &deps.settings;
         let (lease, lease_seen) = watch::channel(Lease::granted(asked_at, settings.lease_ttl));
         let (stops, stops_seen) = mpsc::channel(STOPS);
-        let view =
-            RunView { state: RunState::Running, finished: record.progress.finished, beats: false };
+        let state = if record.end.is_some() { RunState::Finishing } else { RunState::Running };
+        let view = RunView { state, finished: record.progress.finished, beats: false, owned: true };
         let (view_shown, view) = watch::channel(view);
         let cancelled = cancelled.map(|reason| Stop {
             cause: StopCause::Cancel { source: CancelKind::Database, reason },
@@ -140,6 +140,12 @@ impl Held {
     /// The lease.
     pub fn lease(&self) -> Lease {
         *self.lease.borrow()
+    }
+
+    /// Whether this worker is who speaks for the run at `now`: a run that was lost, or that
+    /// has said its end, is here only until its handler is done.
+    pub fn is_owned(&self, now: Instant) -> bool {
+        self.view.borrow().owned && self.lease().holds(now)
     }
 
     /// What discovery is told.

@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 
 use super::Event;
 use crate::bus::{BusError, Tail, Topic};
-use crate::health::Part;
+use crate::health::{Oddity, Part};
 use crate::protocol::{Discover, Malformed, Signal};
 use crate::run::Deps;
 
@@ -17,46 +17,68 @@ const RETRY: Duration = Duration::from_millis(500);
 pub async fn signals(deps: Deps, tail: Box<dyn Tail>, events: mpsc::Sender<Event>) {
     let topic = deps.settings.topics.signals.clone();
     let decode = |bytes: &[u8]| Signal::decode(bytes).map(Event::Signal);
-    listen(deps, topic, tail, events, decode).await;
+    Listener { deps, topic, oddity: Oddity::MalformedSignal, events, decode }.listen(tail).await;
 }
 
 /// Passes questions on to the loop for ever.
 pub async fn queries(deps: Deps, tail: Box<dyn Tail>, events: mpsc::Sender<Event>) {
     let topic = deps.settings.topics.query.clone();
     let decode = |bytes: &[u8]| Discover::decode(bytes).map(Event::Query);
-    listen(deps, topic, tail, events, decode).await;
+    Listener { deps, topic, oddity: Oddity::MalformedQuery, events, decode }.listen(tail).await;
 }
 
-async fn listen(
+struct Listener<Decode> {
     deps: Deps,
     topic: Topic,
-    mut tail: Box<dyn Tail>,
+    oddity: Oddity,
     events: mpsc::Sender<Event>,
-    decode: impl Fn(&[u8]) -> Result<Event, Malformed>,
-) {
-    loop {
-        match tail.next().await {
-            Ok(message) => match decode(&message.value) {
-                Ok(event) => {
-                    if events.send(event).await.is_err() {
-                        return;
+    decode: Decode,
+}
+
+impl<Decode: Fn(&[u8]) -> Result<Event, Malformed>> Listener<Decode> {
+    async fn listen(self, mut tail: Box<dyn Tail>) {
+        loop {
+            let error = match tail.next().await {
+                Ok(message) => {
+                    match (self.decode)(&message.value) {
+                        Ok(event) => {
+                            if self.events.send(event).await.is_err() {
+                                return;
+                            }
+                        }
+                        Err(malformed) => {
+                            self.pass_over(message.partition, message.offset, &malformed);
+                        }
                     }
+                    continue;
                 }
-                Err(malformed) => tracing::warn!(
-                    %topic, partition = message.partition, offset = message.offset,
-                    error = %malformed, "a malformed message was passed over"
-                ),
-            },
-            Err(error) => {
-                deps.health.failed(Part::Bus, &error.to_string(), deps.clock.wall());
-                tokio::time::sleep(RETRY).await;
-                // What is missed meanwhile is in `tasks`, which is read anyway.
-                if !matches!(error, BusError::Unavailable(_))
-                    && let Ok(again) = deps.bus.tail(std::slice::from_ref(&topic)).await
-                {
-                    tail = again;
+                Err(error) => error,
+            };
+            self.deps.health.failed(Part::Bus, &error.to_string(), self.deps.clock.wall());
+            tokio::time::sleep(RETRY).await;
+            if matches!(error, BusError::Unavailable(_)) {
+                continue;
+            }
+            // What is missed meanwhile is in `tasks`, which is read anyway.
+            match self.deps.bus.tail(std::slice::from_ref(&self.topic)).await {
+                Ok(again) => tail = again,
+                Err(error @ BusError::Fatal(_)) => {
+                    let problem = format!("topic {} cannot be read: {error}", self.topic);
+                    let _ = self.events.send(Event::Broken(problem)).await;
+                    return;
                 }
+                Err(_) => {}
             }
         }
+    }
+
+    fn pass_over(&self, partition: i32, offset: i64, malformed: &Malformed) {
+        let Some(kept_back) = self.deps.health.met(self.oddity, self.deps.clock.wall()) else {
+            return;
+        };
+        tracing::warn!(
+            topic = %self.topic, partition, offset, error = %malformed, kept_back,
+            "a malformed message was passed over"
+        );
     }
 }

@@ -2,14 +2,14 @@
 //! gone. The store lists a worker's own runs as claimable when it does not hold them (they
 //! were left by an earlier life); this is how the worker knows its present ones.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use crate::types::RunKey;
 
 /// All of them.
 #[derive(Debug, Clone, Default)]
-pub struct Mine(Arc<Mutex<HashMap<RunKey, usize>>>);
+pub struct Mine(Arc<Mutex<BTreeMap<RunKey, usize>>>);
 
 /// One of them, until it is dropped.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ impl Mine {
         self.lock().keys().cloned().collect()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<RunKey, usize>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<RunKey, usize>> {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

@@ -5,17 +5,21 @@
 //! with an [`Event`].
 
 mod announce;
+mod claims;
+mod drain;
 mod duties;
 mod ends;
 mod held;
+mod intakes;
 mod listen;
 mod mine;
+mod opening;
 mod parked;
 mod refusals;
 mod run_loop;
 mod ticks;
 
-pub(crate) use duties::claim;
+pub(crate) use claims::claim;
 pub use mine::{Hold, Mine};
 pub use parked::Parked;
 
@@ -34,7 +38,7 @@ use crate::run::driver::Outcome;
 use crate::run::{Deps, Slot};
 use crate::settings::Settings;
 use crate::store::{NodeView, RunRecord, Store};
-use crate::types::{Epoch, Fence, LeaseNo, RunKey};
+use crate::types::{Epoch, Fence, LeaseNo, Role, RunKey};
 
 /// A worker, ready to run.
 pub struct Worker {
@@ -55,11 +59,14 @@ impl Worker {
         Self { deps: Deps { settings, bus, store, handlers, clock, health } }
     }
 
-    /// Works until `shutdown` begins, then drains: no new commands, running batches finish
-    /// or reach the grace, leases are released. An error means that the worker could not
+    /// Waits for the bus, works until `shutdown` begins, then drains: no new commands,
+    /// running batches finish or reach the grace, leases are released. An error means that the worker could not
     /// begin or go on, and says what to change.
     pub async fn run(self, shutdown: Shutdown) -> anyhow::Result<()> {
-        run_loop::Loop::start(self.deps, shutdown).await?.run().await
+        match run_loop::Loop::start(self.deps, shutdown).await? {
+            Some(started) => started.run().await,
+            None => Ok(()),
+        }
     }
 }
 
@@ -144,8 +151,8 @@ pub enum Event {
         /// How it was left.
         outcome: Outcome,
     },
-    /// A role's intake has stopped, as the worker that drains wants it to.
-    IntakeOver,
+    /// A role's intake has stopped, as it was asked to.
+    IntakeOver(Role),
     /// The store was asked to renew leases.
     Renewed {
         /// When.

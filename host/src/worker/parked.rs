@@ -1,6 +1,6 @@
 //! Runs that this worker leaves alone for a while, because the last try came to nothing.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ const MAX_SHOWN: usize = 20;
 
 /// All of them. Clones are the same.
 #[derive(Debug, Clone, Default)]
-pub struct Parked(Arc<Mutex<HashMap<RunKey, Parking>>>);
+pub struct Parked(Arc<Mutex<BTreeMap<RunKey, Parking>>>);
 
 #[derive(Debug)]
 struct Parking {
@@ -65,7 +65,7 @@ impl Parked {
         Value::Array(shown.collect())
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<RunKey, Parking>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<RunKey, Parking>> {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

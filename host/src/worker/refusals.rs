@@ -1,6 +1,6 @@
 //! How fast a cancelled node is answered that a coordinator starts again and again.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::types::RunKey;
@@ -13,7 +13,7 @@ const DELAYS: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 
 /// How often which node was answered with CANCELLED without being started.
 #[derive(Debug, Default)]
-pub(super) struct Refusals(HashMap<RunKey, u32>);
+pub(super) struct Refusals(BTreeMap<RunKey, u32>);
 
 impl Refusals {
     /// Counts one more, and says how long to wait with it: the first is answered at once.

@@ -3,18 +3,17 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use anyhow::Context;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::duties::{self, Beat, Claims};
+use super::claims::Claims;
+use super::duties::{self, Beat, Duty};
 use super::held::{Held, HeldRuns};
+use super::intakes::Intakes;
 use super::refusals::Refusals;
 use super::ticks::{Tick, Ticks};
-use super::{Event, Grant, Mine, Parked, Shutdown, announce, ends, listen};
-use crate::bus::Topic;
+use super::{Event, Grant, Mine, Parked, Shutdown, announce, ends, listen, opening};
 use crate::discovery;
-use crate::intake::Intake;
 use crate::protocol::{Discover, LeaseInfo, RunAddress, RunEvent, Signal};
 use crate::run::driver::Outcome;
 use crate::run::state::{CancelKind, StopCause};
@@ -35,64 +34,45 @@ const REFUSED_WAITS: (Duration, Duration) = (Duration::from_secs(5), Duration::f
 /// How long a run is left alone that found too many others waiting: at first, at most.
 const CROWDED_WAITS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 
-/// The least time for saying goodbye.
-const LAST_WORDS: Duration = Duration::from_secs(1);
-
 /// A worker at work.
 pub struct Loop {
-    deps: Deps,
+    pub(super) deps: Deps,
     slots: Slots,
     mine: Mine,
-    held: HeldRuns,
-    events: mpsc::Receiver<Event>,
+    pub(super) held: HeldRuns,
+    pub(super) events: mpsc::Receiver<Event>,
     sender: mpsc::Sender<Event>,
-    ticks: Ticks,
+    pub(super) ticks: Ticks,
     early_signals: VecDeque<Signal>,
     refusals: Refusals,
     parked: Parked,
-    claiming: bool,
+    pub(super) claiming: bool,
     shutdown: Shutdown,
-    intakes: Vec<TaskHandle<()>>,
-    intakes_at_work: usize,
-    listeners: Vec<TaskHandle<()>>,
+    pub(super) intakes: Intakes,
+    pub(super) listeners: Vec<TaskHandle<()>>,
     errands: Vec<TaskHandle<()>>,
-    ends: Option<TaskHandle<()>>,
+    renewing: Duty,
+    polling: Duty,
+    announcing: Duty,
+    looking_after_ends: Duty,
 }
 
 impl Loop {
-    /// Opens what the worker reads from and begins to read.
-    pub async fn start(deps: Deps, shutdown: Shutdown) -> anyhow::Result<Self> {
-        let topics = &deps.settings.topics;
+    /// Opens what the worker reads from and begins to read, as soon as the bus is there;
+    /// `None` when the worker is to stop before.
+    pub async fn start(deps: Deps, shutdown: Shutdown) -> anyhow::Result<Option<Self>> {
         let roles = deps.handlers.roles();
-        let mut all: Vec<Topic> = [&topics.announce, &topics.query, &topics.reply, &topics.signals]
-            .into_iter()
-            .chain([&topics.dead_letter])
-            .cloned()
-            .collect();
-        all.extend(roles.iter().flat_map(|role| [topics.commands(role), topics.status(role)]));
-        deps.bus.ensure_topics(&all).await.context("preparing the worker's topics")?;
-        let signals = deps.bus.tail(std::slice::from_ref(&topics.signals)).await;
-        let signals = signals.with_context(|| format!("listening on topic {}", topics.signals))?;
-        let queries = deps.bus.tail(std::slice::from_ref(&topics.query)).await;
-        let queries = queries.with_context(|| format!("listening on topic {}", topics.query))?;
-        let slots = Slots::new(deps.settings.max_concurrent_tasks);
+        let Some(opened) = opening::open(&deps, &roles, &shutdown).await? else {
+            return Ok(None);
+        };
+        let slots = Slots::new(deps.settings.max_concurrent_tasks, &deps.settings.role_concurrency);
         let mine = Mine::default();
         let (sender, events) = mpsc::channel(EVENTS);
-        let intake = |role| Intake {
-            deps: deps.clone(),
-            role,
-            slots: slots.clone(),
-            mine: mine.clone(),
-            events: sender.clone(),
-            shutdown: shutdown.clone(),
-        };
-        let intakes: Vec<_> =
-            roles.into_iter().map(|role| tasks::spawn("intake", intake(role).run())).collect();
-        let listeners = vec![
-            tasks::spawn("signals", listen::signals(deps.clone(), signals, sender.clone())),
-            tasks::spawn("queries", listen::queries(deps.clone(), queries, sender.clone())),
-        ];
-        Ok(Self {
+        let mut intakes = Intakes::new(deps.clone(), slots.clone(), mine.clone(), sender.clone());
+        roles.into_iter().for_each(|role| intakes.start(role));
+        let signals = listen::signals(deps.clone(), opened.signals, sender.clone());
+        let queries = listen::queries(deps.clone(), opened.queries, sender.clone());
+        Ok(Some(Self {
             ticks: Ticks::new(&deps),
             slots,
             mine,
@@ -104,13 +84,15 @@ impl Loop {
             parked: Parked::default(),
             claiming: false,
             shutdown,
-            intakes_at_work: intakes.len(),
             intakes,
-            listeners,
+            listeners: vec![tasks::spawn("signals", signals), tasks::spawn("queries", queries)],
             errands: Vec::new(),
-            ends: None,
+            renewing: Duty::default(),
+            polling: Duty::default(),
+            announcing: Duty::default(),
+            looking_after_ends: Duty::default(),
             deps,
-        })
+        }))
     }
 
     /// Works until the shutdown begins, or until it cannot go on, then drains.
@@ -142,56 +124,52 @@ impl Loop {
             Event::Granted(grant) => self.on_granted(*grant),
             Event::Queued { key, epoch } => {
                 self.on_queued(&key, epoch);
-                self.look_for_runs();
+                self.look_for_runs(false);
             }
             Event::CancelCommand { address, reason } => self.on_cancel_command(address, reason),
             Event::Signal(signal) => self.on_signal(signal),
             Event::Query(query) => self.on_query(query),
             Event::RunOver { key, lease_no, outcome } => {
                 self.on_run_over(&key, lease_no, outcome);
-                self.look_for_runs();
+                self.look_for_runs(false);
             }
             Event::Renewed { asked_at, asked, lost } => self.on_renewed(asked_at, &asked, &lost),
             Event::Views(views) => self.on_views(&views),
             Event::ClaimsDone => self.claiming = false,
-            Event::IntakeOver => self.intakes_at_work -= 1,
+            Event::IntakeOver(role) => self.intakes.over(&role),
             Event::Broken(problem) => anyhow::bail!(problem),
         }
         Ok(())
     }
 
-    fn on_tick(&mut self, tick: Tick) {
+    pub(super) fn on_tick(&mut self, tick: Tick) {
         self.errands.retain(|errand| !errand.is_finished());
+        let (deps, sender) = (self.deps.clone(), self.sender.clone());
         match tick {
             Tick::Renew => {
                 let fences: Vec<Fence> = self.held.iter().map(|held| held.fence.clone()).collect();
                 if !fences.is_empty() {
-                    let (deps, sender) = (self.deps.clone(), self.sender.clone());
-                    self.errand("renew", duties::renew(deps, fences, sender));
+                    self.renewing.anew("renew", duties::renew(deps, fences, sender));
                 }
             }
             Tick::PollTasks => {
                 let keys: Vec<_> = self.held.iter().map(|held| held.fence.key.clone()).collect();
                 if !keys.is_empty() {
-                    let (deps, sender) = (self.deps.clone(), self.sender.clone());
-                    self.errand("poll-tasks", duties::poll_tasks(deps, keys, sender));
+                    self.polling.unless_busy("poll-tasks", duties::poll_tasks(deps, keys, sender));
                 }
             }
-            Tick::Claim => self.look_for_runs(),
-            Tick::LookAfterEnds => {
-                if self.ends.as_ref().is_none_or(TaskHandle::is_finished) {
-                    self.ends = Some(tasks::spawn("ends", ends::look(self.deps.clone())));
-                }
-            }
-            Tick::Announce => {
-                let troubles = self.parked.describe(self.deps.clock.now());
-                let present = announce::present(self.deps.clone(), self.held.len(), troubles);
-                self.errand("announce", present);
+            Tick::Claim => self.look_for_runs(true),
+            Tick::LookAfterEnds => self.looking_after_ends.unless_busy("ends", ends::look(deps)),
+            Tick::Probe if !deps.health.is_down() => {}
+            Tick::Announce | Tick::Probe => {
+                let troubles = self.parked.describe(deps.clock.now());
+                let present = announce::present(deps, self.held.len(), troubles);
+                self.announcing.unless_busy("announce", present);
             }
         }
     }
 
-    fn on_granted(&mut self, mut grant: Grant) {
+    pub(super) fn on_granted(&mut self, mut grant: Grant) {
         let address = RunAddress {
             key: grant.record.new.key.clone(),
             role: grant.record.new.role.clone(),
@@ -212,7 +190,7 @@ impl Loop {
         self.held.start(&self.deps, grant, self.sender.clone());
     }
 
-    fn on_queued(&mut self, key: &RunKey, epoch: Epoch) {
+    pub(super) fn on_queued(&mut self, key: &RunKey, epoch: Epoch) {
         self.parked.forget(key);
         self.held.supersede(key, epoch, self.deps.settings.cancel_grace);
     }
@@ -230,7 +208,7 @@ impl Loop {
         self.held.over(key, lease_no);
     }
 
-    fn on_cancel_command(&mut self, address: RunAddress, reason: String) {
+    pub(super) fn on_cancel_command(&mut self, address: RunAddress, reason: String) {
         if !self.cancel(&address, CancelKind::Command, &reason, None) {
             self.remember(Signal { address, target_worker_id: None, reason, deadline: None });
         }
@@ -273,22 +251,24 @@ impl Loop {
 
     fn on_query(&mut self, query: Discover) {
         let deps = self.deps.clone();
-        if let Some(held) = self.held.get(&query.address.key) {
+        let now = deps.clock.now();
+        if let Some(held) = self.held.get(&query.address.key).filter(|held| held.is_owned(now)) {
             let left = held.lease().deadline().saturating_duration_since(deps.clock.now());
             let snapshot = held.snapshot(deps.clock.wall().plus(left));
             self.errand("answer", async move { discovery::send(&deps, &query, &snapshot).await });
             return;
         }
         self.errand("answer", async move {
-            match discovery::idle_answer(&deps, &query).await {
-                Ok(Some(snapshot)) => discovery::send(&deps, &query, &snapshot).await,
-                Ok(None) => {}
-                Err(error) => tracing::warn!(%error, "a question stays unanswered"),
+            let answer = discovery::idle_answer(&deps, &query);
+            match tokio::time::timeout(discovery::WINDOW, answer).await {
+                Ok(Ok(Some(snapshot))) => discovery::send(&deps, &query, &snapshot).await,
+                Ok(Ok(None)) | Err(_) => {}
+                Ok(Err(error)) => duties::note(&deps, "a question stays unanswered", &error),
             }
         });
     }
 
-    fn on_renewed(&mut self, asked_at: Instant, asked: &[Fence], lost: &[Fence]) {
+    pub(super) fn on_renewed(&mut self, asked_at: Instant, asked: &[Fence], lost: &[Fence]) {
         let now = self.deps.clock.now();
         let mut beats = Vec::new();
         for fence in asked {
@@ -300,20 +280,22 @@ impl Loop {
                 continue;
             }
             held.renewed(asked_at);
-            let left = held.lease().deadline().saturating_duration_since(now);
+            let until = held.lease().deadline();
+            let left = until.saturating_duration_since(now);
             let event = RunEvent::TaskHeartbeat(LeaseInfo {
                 worker_id: held.owner.worker_id.clone(),
                 lease_id: held.owner.lease_id.clone(),
                 lease_deadline_ts_ms: self.deps.clock.wall().plus(left),
             });
-            beats.push(Beat { address: held.address.clone(), event, view: held.view() });
+            let (address, view) = (held.address.clone(), held.view());
+            beats.push(Beat { address, event, view, until });
         }
         if !beats.is_empty() {
             self.errand("heartbeats", duties::heartbeats(self.deps.clone(), beats));
         }
     }
 
-    fn on_views(&mut self, views: &[NodeView]) {
+    pub(super) fn on_views(&mut self, views: &[NodeView]) {
         for view in views {
             let grace = self.deps.settings.cancel_grace;
             self.held.supersede(&view.key, view.epoch, grace);
@@ -325,7 +307,8 @@ impl Loop {
         }
     }
 
-    fn look_for_runs(&mut self) {
+    /// By the clock it is `thorough`; after an event it is for the slot that got free.
+    fn look_for_runs(&mut self, thorough: bool) {
         if self.claiming || self.shutdown.has_begun() {
             return;
         }
@@ -337,58 +320,9 @@ impl Loop {
             parked: self.parked.clone(),
             events: self.sender.clone(),
             shutdown: self.shutdown.clone(),
+            thorough,
         };
         self.errand("claim", claims.look());
-    }
-
-    /// No new commands; runs finish their batch or reach the grace and are released. What
-    /// intake and claims are about to acquire is waited for and released as well.
-    async fn drain(mut self) {
-        let grace = self.deps.settings.shutdown_grace;
-        let last = self.deps.clock.now() + grace;
-        // What the guests leave of the grace is for the last writes.
-        let guests = self.deps.settings.cancel_grace.min(grace.mul_f64(0.75));
-        let deadline = self.deps.clock.now() + guests;
-        tracing::info!(runs = self.held.len(), grace_sec = grace.as_secs_f64(), "stopping");
-        self.listeners.clear();
-        for held in self.held.iter() {
-            held.stop(StopCause::Shutdown, deadline);
-        }
-        while self.held.len() > 0 || self.claiming || self.intakes_at_work > 0 {
-            // Cancel-safe: receiving and ticks lose nothing.
-            tokio::select! {
-                biased;
-                Some(event) = self.events.recv() => self.on_drain_event(event, deadline),
-                _ = self.ticks.renew.tick() => self.on_tick(Tick::Renew),
-                () = tokio::time::sleep_until(last) => {
-                    tracing::warn!(runs = self.held.len(), "runs are left to their leases' end");
-                    break;
-                }
-            }
-        }
-        self.intakes.clear();
-        announce::leave(&self.deps, last.max(self.deps.clock.now() + LAST_WORDS)).await;
-    }
-
-    fn on_drain_event(&mut self, event: Event, deadline: Instant) {
-        match event {
-            Event::RunOver { key, lease_no, .. } => self.held.over(&key, lease_no),
-            Event::Renewed { asked_at, asked, lost } => self.on_renewed(asked_at, &asked, &lost),
-            Event::Views(views) => self.on_views(&views),
-            // Acquired while stopping: it is started to be released at once.
-            Event::Granted(grant) => {
-                let key = grant.record.new.key.clone();
-                self.on_granted(*grant);
-                if let Some(held) = self.held.get(&key) {
-                    held.stop(StopCause::Shutdown, deadline);
-                }
-            }
-            Event::Queued { key, epoch } => self.on_queued(&key, epoch),
-            Event::CancelCommand { address, reason } => self.on_cancel_command(address, reason),
-            Event::ClaimsDone => self.claiming = false,
-            Event::IntakeOver => self.intakes_at_work -= 1,
-            Event::Signal(_) | Event::Query(_) | Event::Broken(_) => {}
-        }
     }
 
     fn errand(&mut self, name: &'static str, errand: impl Future<Output = ()> + Send + 'static) {

@@ -151,3 +151,27 @@ async fn a_cancel_command_read_by_another_worker_reaches_the_owner() {
     assert_eq!(world.lines("n"), CANCELLED);
     assert_eq!(world.count("n", "TASK_RESUMED"), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_signal_about_its_own_failure_is_no_news_to_a_run_that_has_ended() {
+    let world = World::new();
+    let mut plan = Plan::of(2).quirk("b1", Quirk::Fail("no disk"));
+    plan.class = ("no_disk".into(), true);
+    world.script.plan("n", plan);
+    let _worker = world.start("w1");
+    world.command("n", 1).await;
+    world.until_ended("n").await;
+    let said = world.lines("n");
+    assert_eq!(said.last().unwrap(), "1 TASK_FAILED no_disk true");
+    world.signal("n", 1, "hard_fail:no_disk", Some("w1")).await;
+    world.signal("n", 1, "hard_fail:no_disk", None).await;
+    tokio::time::sleep(secs(60)).await;
+    assert_eq!(world.lines("n"), said);
+    // Its sibling stops with the same reason.
+    world.script.plan("m", Plan::of(1).quirk("b0", Quirk::Heed));
+    world.command("m", 1).await;
+    world.until("at work", |world| world.script.count("m", "process b0") == 1).await;
+    world.signal("m", 1, "hard_fail:no_disk", Some("w1")).await;
+    world.until_ended("m").await;
+    assert_eq!(world.lines("m"), ["1 TASK_ACCEPTED", "1 CANCELLED hard_fail:no_disk"]);
+}

@@ -48,6 +48,27 @@ async fn malformed_commands_go_to_the_dead_letters_and_block_nothing() {
     assert_eq!(world.bus.messages(&world.topics.dead_letter).len(), 5);
 }
 
+/// What the dead letters' topic takes is less than the commands' does, and is not told.
+#[tokio::test(start_paused = true)]
+async fn a_dead_letter_is_cut_until_it_fits_and_says_so() {
+    let world = World::new();
+    let topic = world.topics.commands(&address("n", 1).role);
+    let value: Vec<u8> = (0..60_000_u32).map(|n| n.to_le_bytes()[0]).collect();
+    world.say(&topic, None, value.clone()).await;
+    world.command("b", 1).await;
+    let line = Line::new(1, ms(0));
+    line.limit_topic(&world.topics.dead_letter, 10_000);
+    let _worker = world.start_with(World::settings("w1"), line);
+    world.until_ended("b").await;
+    let letters = world.bus.messages(&world.topics.dead_letter);
+    assert_eq!(letters.len(), 1);
+    let kept = &letters[0].value;
+    assert!((5_000..=10_000).contains(&kept.len()), "as much as fits: {}", kept.len());
+    assert!(value.starts_with(kept));
+    let cut = letters[0].headers.iter().find(|(name, _)| name == "cut_from");
+    assert_eq!(cut.map(|(_, length)| length.as_slice()), Some(b"60000".as_slice()));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_store_outage_delays_a_command_and_loses_none() {
     let world = World::new();

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must stop")]
 
 mod cancel;
+mod claims;
 mod crash;
 mod ends;
 mod epochs;
@@ -11,6 +12,7 @@ mod faults;
 mod inputs;
 mod intake;
 mod lease;
+mod outages;
 mod resend;
 mod scripted;
 mod shutdown;

@@ -80,6 +80,18 @@ async fn an_end_that_was_taken_is_sent_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_that_is_being_cancelled_still_waits_for_cancelled() {
+    let world = World::new();
+    world.task(&["n"], 1).await;
+    world.cancel_task("enough").await;
+    let _worker = world.start("w1");
+    note(&world, "n", NodeStatus::Cancelling, 1).await;
+    world.command("n", 1).await;
+    world.until("sent again", |world| world.ends("n") == 2).await;
+    assert_eq!(world.lines("n").last().unwrap(), "1 CANCELLED enough");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_end_is_sent_again_until_it_is_taken() {
     let world = World::new();
     world.task(&["n"], 1).await;

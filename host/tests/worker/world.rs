@@ -101,6 +101,11 @@ impl World {
     }
 
     pub fn start_with(&self, settings: Settings, line: Line) -> Process {
+        self.start_on(settings, line, self.clock.clone())
+    }
+
+    /// With a clock of its own.
+    pub fn start_on(&self, settings: Settings, line: Line, clock: Clock) -> Process {
         let bus = FarBus { line: line.clone(), bus: self.bus.clone() };
         let store = FarStore { line: line.clone(), store: self.store.clone() };
         let worker = Worker::new(
@@ -108,7 +113,7 @@ impl World {
             Arc::new(bus),
             Arc::new(store),
             Arc::new(self.script.clone()),
-            self.clock.clone(),
+            clock,
         );
         let shutdown = Shutdown::new();
         let task = tokio::spawn(worker.run(shutdown.clone()));

@@ -52,9 +52,12 @@
 
 mod batches;
 mod component;
+pub mod documents;
 mod error;
 mod handler;
 mod host;
+#[cfg(all(target_family = "wasm", feature = "http"))]
+pub mod http;
 mod session;
 #[cfg(not(target_family = "wasm"))]
 pub mod testing;

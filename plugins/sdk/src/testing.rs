@@ -30,7 +30,7 @@
 //! ```
 
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::marker::PhantomData;
 use std::time::Duration;
 
@@ -235,6 +235,61 @@ struct Worker {
     partial: Option<Value>,
     log: Vec<String>,
     slept: Duration,
+}
+
+/// Gives the handlers of this thread's runs the documents of a collection. Every query of
+/// it reads them all, in this order, up to its limit: filters, projections and sorting are
+/// the database's.
+pub fn give_documents(collection: &str, documents: Vec<Value>) {
+    COLLECTIONS.with_borrow_mut(|all| all.insert(collection.to_owned(), documents));
+}
+
+thread_local! {
+    static COLLECTIONS: RefCell<BTreeMap<String, Vec<Value>>> = RefCell::default();
+    /// What open cursors have not given out, and their page sizes.
+    static CURSORS: RefCell<BTreeMap<u32, (Vec<Value>, usize)>> = RefCell::default();
+}
+
+/// The imports of `documents`.
+pub(crate) mod documents {
+    use serde_json::Value;
+
+    use super::{COLLECTIONS, CURSORS};
+    use crate::error::{Error, Result};
+
+    pub(crate) fn open(collection: &str, query: &str) -> Result<u32> {
+        let query: Value = serde_json::from_str(query)?;
+        let size = |key: &str| query[key].as_u64().and_then(|n| usize::try_from(n).ok());
+        let found = COLLECTIONS.with_borrow(|all| all.get(collection).cloned());
+        let mut documents = found.ok_or_else(|| {
+            let text = format!("no test gave documents of `{collection}`");
+            Error::permanent("documents_refused", text)
+        })?;
+        documents.truncate(size("limit").unwrap_or(usize::MAX));
+        CURSORS.with_borrow_mut(|open| {
+            let id = open.last_key_value().map_or(1, |(last, _)| last + 1);
+            open.insert(id, (documents, size("batch_size").unwrap_or(100).max(1)));
+            Ok(id)
+        })
+    }
+
+    pub(crate) fn next(cursor: u32) -> Result<Option<String>> {
+        CURSORS.with_borrow_mut(|open| {
+            let (documents, size) = open
+                .get_mut(&cursor)
+                .ok_or_else(|| Error::permanent("bad_cursor", "the cursor is closed"))?;
+            let page: Vec<Value> = documents.drain(..documents.len().min(*size)).collect();
+            if page.is_empty() {
+                open.remove(&cursor);
+                return Ok(None);
+            }
+            Ok(Some(Value::Array(page).to_string()))
+        })
+    }
+
+    pub(crate) fn close(cursor: u32) {
+        CURSORS.with_borrow_mut(|open| open.remove(&cursor));
+    }
 }
 
 thread_local! {

@@ -1,9 +1,9 @@
 //! What every bus and every store of FlowKit does, as tests.
 //!
 //! The modules hold one generic function a test; [`bus_suite!`] and [`store_suite!`] make
-//! them tests of a [`Backend`]. No test assumes that a message arrives at once, that a group is balanced
-//! in a certain way, or that a topic, a task or a worker of its own name is new: each
-//! makes its own names.
+//! them tests of a [`Backend`]. No test assumes that a message arrives at once, that a
+//! group is balanced in a certain way, or that a topic, a task or a worker of its own name
+//! is new: each makes its own names.
 #![expect(clippy::unwrap_used, reason = "this crate is tests; a panic is how they fail")]
 
 pub mod artifacts;
@@ -46,6 +46,12 @@ pub trait BusBackend: Backend {
 
     /// The same bus as another process has it.
     fn other_bus(&self) -> Arc<dyn Bus>;
+
+    /// Whether a message that is out and not committed may be read by another member as
+    /// well when members come or go: partitions move, messages do not.
+    fn moves_uncommitted() -> bool {
+        false
+    }
 }
 
 /// A store under test.

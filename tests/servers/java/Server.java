@@ -1,6 +1,6 @@
 import de.bwaldvogel.mongo.MongoServer;
 import de.bwaldvogel.mongo.MongoVersion;
-import de.bwaldvogel.mongo.backend.h2.H2Backend;
+import de.bwaldvogel.mongo.backend.h2.PlanningBackend;
 import java.io.IOException;
 import java.util.List;
 import org.apache.kafka.common.utils.Exit;
@@ -61,7 +61,7 @@ public final class Server {
     }
 
     private static void mongo(int port, String file) {
-        H2Backend backend = new H2Backend(file);
+        PlanningBackend backend = new PlanningBackend(file);
         backend.version(new Version());
         MongoServer server = new MongoServer(backend);
         Runtime.getRuntime().addShutdownHook(new Thread(server::shutdownNow));

@@ -1,4 +1,4 @@
-//! Fetching the servers: jars by Maven, and one class of ours, compiled.
+//! Fetching the servers: jars by Maven, and classes of ours, compiled.
 
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -9,7 +9,13 @@ use std::sync::OnceLock;
 use anyhow::{Context, bail};
 
 const POM: &str = include_str!("../pom.xml");
-const SERVER: &str = include_str!("../java/Server.java");
+const SOURCES: [(&str, &str); 2] = [
+    ("Server.java", include_str!("../java/Server.java")),
+    (
+        "PlanningBackend.java",
+        include_str!("../java/de/bwaldvogel/mongo/backend/h2/PlanningBackend.java"),
+    ),
+];
 
 /// Why no server can be started here; `None` when one can.
 pub fn missing() -> Option<&'static str> {
@@ -47,7 +53,7 @@ fn fetch() -> anyhow::Result<String> {
     let lock = File::create(folder.join("lock")).context("making the lock of the servers")?;
     lock.lock().context("waiting for whoever fetches the servers")?;
     let mut hasher = DefaultHasher::new();
-    (POM, SERVER).hash(&mut hasher);
+    (POM, SOURCES).hash(&mut hasher);
     let done = folder.join(format!("{:016x}", hasher.finish()));
     if !done.exists() {
         let making = tempfile::tempdir_in(&folder).context("making a folder for the servers")?;
@@ -59,13 +65,15 @@ fn fetch() -> anyhow::Result<String> {
 
 fn fill(folder: &Path) -> anyhow::Result<()> {
     fs::write(folder.join("pom.xml"), POM)?;
-    fs::write(folder.join("Server.java"), SERVER)?;
+    for (name, source) in SOURCES {
+        fs::write(folder.join(name), source)?;
+    }
     let mut maven = Command::new("mvn");
     maven.args(["-q", "-B", "dependency:copy-dependencies", "-DoutputDirectory=lib"]);
     run(maven.current_dir(folder), "fetching the servers with Maven")?;
     let mut compiler = Command::new("javac");
-    compiler.args(["-cp", "lib/*", "-d", "classes", "Server.java"]);
-    run(compiler.current_dir(folder), "compiling the servers' class")
+    compiler.args(["-cp", "lib/*", "-d", "classes"]).args(SOURCES.map(|(name, _)| name));
+    run(compiler.current_dir(folder), "compiling the servers' classes")
 }
 
 fn run(command: &mut Command, what: &str) -> anyhow::Result<()> {

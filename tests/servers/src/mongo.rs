@@ -28,7 +28,7 @@ impl Mongo {
 
     /// Stops it in the middle of whatever it does; it answers nothing.
     pub fn pause(&self) -> anyhow::Result<()> {
-        self.process.as_ref().map_or(Ok(()), |process| process.signal("STOP"))
+        self.process.as_ref().map_or(Ok(()), Process::pause)
     }
 
     /// Lets it go on.

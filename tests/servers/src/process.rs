@@ -2,8 +2,10 @@
 
 use std::fs::{self, File};
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -15,6 +17,9 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(120);
 
 /// How long a server may take to end.
 const ENDS_WITHIN: Duration = Duration::from_secs(30);
+
+/// Where servers listen.
+const PORTS: std::ops::Range<u16> = 20_000..29_000;
 
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -39,6 +44,9 @@ impl Process {
             .args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Dlog4j2.level=WARN"])
             .args(["-cp", &fetch::class_path()?, "Server"])
             .args(arguments)
+            // A group of its own is orphaned when this process ends, and the system wakes
+            // and ends the paused ones of such a group, who do not see their input's end.
+            .process_group(0)
             // Held by this process alone: its end is the server's.
             .stdin(Stdio::piped())
             .stdout(written.try_clone()?)
@@ -65,6 +73,19 @@ impl Process {
         let sent = Command::new("kill").args([&format!("-{name}"), &id]).status();
         if !sent.context("running kill")?.success() {
             bail!("no signal {name} to process {id}");
+        }
+        Ok(())
+    }
+
+    /// Stops it in the middle of whatever it does; all of it stands still afterwards.
+    pub fn pause(&self) -> anyhow::Result<()> {
+        self.signal("STOP")?;
+        let begun = Instant::now();
+        while !stands_still(self.child.id()) {
+            if begun.elapsed() > ENDS_WITHIN {
+                bail!("the server goes on although it was stopped");
+            }
+            std::thread::sleep(Duration::from_millis(5));
         }
         Ok(())
     }
@@ -104,7 +125,7 @@ pub(crate) fn data_folder() -> anyhow::Result<tempfile::TempDir> {
     for left in fs::read_dir(&all)?.flatten() {
         let name = left.file_name().to_string_lossy().into_owned();
         let owner = name.split('-').next().and_then(|id| id.parse::<u32>().ok());
-        if owner.is_some_and(|id| !Path::new(&format!("/proc/{id}")).exists()) {
+        if owner.is_some_and(has_ended) {
             // Another process may be doing the same.
             let _ = fs::remove_dir_all(left.path());
         }
@@ -113,7 +134,54 @@ pub(crate) fn data_folder() -> anyhow::Result<tempfile::TempDir> {
     Ok(tempfile::Builder::new().prefix(&prefix).tempdir_in(&all)?)
 }
 
-/// A port of loopback that nobody listens on.
+/// Whether every thread of a process is stopped, as far as the system tells.
+fn stands_still(id: u32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{id}/task")) else { return true };
+    threads.flatten().all(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        // The state follows the name, which may hold anything but ends with the last bracket.
+        stat.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('T'))
+    })
+}
+
+/// Whether a process is known to be gone: only where the system lists the others.
+fn has_ended(id: u32) -> bool {
+    Path::new("/proc/self").exists() && !Path::new(&format!("/proc/{id}")).exists()
+}
+
+/// A port of loopback that nobody listens on. It lies below those that systems give to
+/// connections: none takes it while its server is away, and no client that looks for the
+/// server then finds itself.
 pub(crate) fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0)).context("looking for a free port")?.local_addr()?.port())
+    static ASKED: AtomicU32 = AtomicU32::new(0);
+    // Processes that run at once begin at different places.
+    let first = std::process::id().wrapping_mul(97);
+    for _ in 0..PORTS.len() {
+        let place = first.wrapping_add(ASKED.fetch_add(1, Ordering::Relaxed));
+        let port = PORTS.start + u16::try_from(place % u32::try_from(PORTS.len())?)?;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no port of {PORTS:?} is free on 127.0.0.1")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_given_once_and_never_while_somebody_listens_there() {
+        let first = free_port().expect("a port");
+        let given: Vec<u16> = (0..50).map(|_| free_port().expect("a port")).collect();
+        assert!(PORTS.contains(&first) && given.iter().all(|port| PORTS.contains(port)));
+        assert!(!given.contains(&first), "{first} is in {given:?}");
+        let listeners: Vec<_> =
+            given.iter().filter_map(|port| TcpListener::bind(("127.0.0.1", *port)).ok()).collect();
+        let taken: Vec<u16> =
+            listeners.iter().map(|one| one.local_addr().expect("an address").port()).collect();
+        for _ in 0..PORTS.len() {
+            assert!(!taken.contains(&free_port().expect("a port")));
+        }
+    }
 }

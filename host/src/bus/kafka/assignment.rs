@@ -1,4 +1,4 @@
-//! Which partitions a member has, and what it may commit of them. Pure.
+//! Which partitions a member has, and what is committed of them. Pure.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -20,15 +20,27 @@ struct Held {
     /// Which time this member has the partition: a message that was fetched in an earlier
     /// one belongs to whoever had it in between.
     term: u64,
-    /// The next offset the group is to read, as far as this member has committed.
-    committed: i64,
+    /// The next offset the group is to read. Unknown until the broker was asked: whoever
+    /// had the partition before may have come further than this member had.
+    committed: Option<i64>,
+}
+
+/// What is to be done for a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Commit {
+    /// Nothing: it is committed already, or the partition is another member's now.
+    Nothing,
+    /// The broker knows how far the group is; this member does not.
+    AskFirst,
+    /// This offset is to be committed.
+    Offset(i64),
 }
 
 impl Assignment {
     /// The group gave a partition to this member.
     pub fn assign(&mut self, partition: Partition) {
         self.terms += 1;
-        self.held.insert(partition, Held { term: self.terms, committed: -1 });
+        self.held.insert(partition, Held { term: self.terms, committed: None });
     }
 
     /// The group takes it away.
@@ -46,17 +58,21 @@ impl Assignment {
         self.held.get(partition).map(|held| held.term)
     }
 
-    /// The offset to commit after `offset` was worked off; `None` when there is nothing to
-    /// commit: it was committed before, or the partition is another member's now.
-    pub fn next_commit(&self, partition: &Partition, offset: i64) -> Option<i64> {
+    /// What to do once everything up to `offset` was worked off. Commits only go forward.
+    pub fn commit(&self, partition: &Partition, offset: i64) -> Commit {
         let next = offset.saturating_add(1);
-        self.held.get(partition).filter(|held| held.committed < next).map(|_| next)
+        match self.held.get(partition).map(|held| held.committed) {
+            None => Commit::Nothing,
+            Some(None) => Commit::AskFirst,
+            Some(Some(committed)) if committed >= next => Commit::Nothing,
+            Some(Some(_)) => Commit::Offset(next),
+        }
     }
 
-    /// The broker has taken a commit.
+    /// How far the group is, as the broker has taken it or told it.
     pub fn committed(&mut self, partition: &Partition, next: i64) {
         if let Some(held) = self.held.get_mut(partition) {
-            held.committed = held.committed.max(next);
+            held.committed = held.committed.max(Some(next));
         }
     }
 
@@ -89,24 +105,32 @@ mod tests {
     fn commits_only_go_forward() {
         let mut assignment = Assignment::default();
         assignment.assign(partition(0));
-        assert_eq!(assignment.next_commit(&partition(0), 4), Some(5));
+        assert_eq!(assignment.commit(&partition(0), 4), Commit::AskFirst);
+        assignment.committed(&partition(0), 0);
+        assert_eq!(assignment.commit(&partition(0), 4), Commit::Offset(5));
         assignment.committed(&partition(0), 5);
-        assert_eq!(assignment.next_commit(&partition(0), 4), None);
-        assert_eq!(assignment.next_commit(&partition(0), 2), None);
-        assert_eq!(assignment.next_commit(&partition(0), 5), Some(6));
+        assignment.committed(&partition(0), 3);
+        assert_eq!(assignment.commit(&partition(0), 4), Commit::Nothing);
+        assert_eq!(assignment.commit(&partition(0), 2), Commit::Nothing);
+        assert_eq!(assignment.commit(&partition(0), 5), Commit::Offset(6));
     }
 
     #[test]
     fn what_was_taken_away_is_not_committed() {
         let mut assignment = Assignment::default();
         assignment.assign(partition(0));
+        assignment.committed(&partition(0), 2);
         let term = assignment.term(&partition(0));
         assignment.revoke(&partition(0));
-        assert_eq!(assignment.next_commit(&partition(0), 4), None);
+        assert_eq!(assignment.commit(&partition(0), 4), Commit::Nothing);
         assert_eq!(assignment.term(&partition(0)), None);
+        assignment.committed(&partition(0), 9);
+
         assignment.assign(partition(0));
         assert_ne!(assignment.term(&partition(0)), term, "messages of the first term are stale");
-        assert_eq!(assignment.next_commit(&partition(0), 2), Some(3));
+        assert_eq!(assignment.commit(&partition(0), 4), Commit::AskFirst, "others had it too");
+        assignment.committed(&partition(0), 7);
+        assert_eq!(assignment.commit(&partition(0), 4), Commit::Nothing);
     }
 
     #[test]

@@ -34,6 +34,11 @@ pub(super) fn of_code(what: &str, code: Code) -> BusError {
         Code::TopicAuthorizationFailed => {
             "the broker's ACLs do not let this user read or write the topic"
         }
+        Code::UnknownTopicOrPartition | Code::UnknownTopic => {
+            return BusError::Unavailable(format!(
+                "{what}: {code}; it is made when the worker starts, if the broker allows that"
+            ));
+        }
         Code::GroupAuthorizationFailed => {
             "the broker's ACLs do not let this user join groups; it needs READ on `workers.*`"
         }
@@ -56,6 +61,19 @@ pub(super) fn of_code(what: &str, code: Code) -> BusError {
         _ => return BusError::Unavailable(format!("{what}: {code}")),
     };
     fatal(format!("{what}: {code}: {advice}"))
+}
+
+/// True for what librdkafka itself tries again for as long as it takes: brokers that are
+/// away. A broker that is stopped in the middle of a handshake looks like bad TLS.
+pub(super) fn is_passing(code: Code) -> bool {
+    matches!(
+        code,
+        Code::BrokerTransportFailure
+            | Code::AllBrokersDown
+            | Code::Resolve
+            | Code::OperationTimedOut
+            | Code::SSL
+    )
 }
 
 /// True when the group no longer knows the member, or the partition went to another one:

@@ -1,38 +1,40 @@
 //! A member of a consumer group.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::{ClientContext, Offset, TopicPartitionList};
+use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 
-use super::assignment::{Assignment, Partition};
-use super::client::Log;
-use super::error::{lost_membership, meaning, of_code};
+use super::ASK_WITHIN;
+use super::assignment::{Commit, Partition};
+use super::error::{is_passing, lost_membership, meaning, of_code};
 use super::message;
 use super::properties::{Properties, Use};
+use super::rebalances::{Rebalances, list};
 use crate::bus::{BusError, GroupConsumer, InMessage, Topic};
 use crate::tasks::{self, TaskHandle};
 
-/// How long one poll waits; what the committing side asks of the thread waits as long.
+/// How long one poll waits; a member that leaves is noticed as soon.
 const POLL: Duration = Duration::from_millis(100);
-
-/// Messages that may wait for `next`. When they are more, fetching pauses.
-const WAITING: usize = 256;
 
 /// The waits between two tries of a commit that a rebalance keeps from going through, and
 /// how many there are.
 const COMMIT_AGAIN: (Duration, u32) = (Duration::from_millis(100), 100);
 
+/// For how long a topic that was made a moment ago may be unknown to some broker.
+const TOPIC_SETTLES: Duration = Duration::from_secs(10);
+
 /// A member, joining or joined.
 pub(super) struct Member {
     shared: Arc<Shared>,
-    messages: mpsc::Receiver<Result<Fetched, BusError>>,
+    /// Unbounded by itself: fetching stops while enough is waiting.
+    items: mpsc::UnboundedReceiver<Result<Fetched, BusError>>,
     /// Of topics that were paused after they had been fetched.
     stash: VecDeque<Fetched>,
     _polling: TaskHandle<()>,
@@ -43,17 +45,17 @@ struct Shared {
     left: AtomicBool,
 }
 
-/// What librdkafka's callbacks write to.
-struct Rebalances {
-    log: Log,
-    assignment: Mutex<Assignment>,
-    /// The reader is behind: nothing is to be fetched for now.
-    held_back: AtomicBool,
-}
-
 struct Fetched {
     message: InMessage,
     term: u64,
+}
+
+impl Fetched {
+    fn bytes(&self) -> usize {
+        let headers = self.message.headers.iter().map(|(name, value)| name.len() + value.len());
+        let key = self.message.key.as_ref().map_or(0, Vec::len);
+        self.message.value.len() + key + headers.sum::<usize>()
+    }
 }
 
 /// Begins to join. The first messages come once the group has been balanced.
@@ -62,77 +64,63 @@ pub(super) fn join(
     group: &str,
     topics: &[Topic],
 ) -> Result<Member, BusError> {
-    let context = Rebalances {
-        log: Log::default(),
-        assignment: Mutex::default(),
-        held_back: AtomicBool::new(false),
-    };
     let consumer: BaseConsumer<Rebalances> = properties
         .of(Use::Member { group })
-        .create_with_context(context)
-        .map_err(|error| meaning("joining a consumer group", &error))?;
+        .create_with_context(Rebalances::new(properties.log()))
+        .map_err(|error| properties.log().explain(meaning("joining a consumer group", &error)))?;
     let names: Vec<&str> = topics.iter().map(Topic::as_str).collect();
     consumer
         .subscribe(&names)
         .map_err(|error| meaning(&format!("joining the group {group}"), &error))?;
     let shared = Arc::new(Shared { consumer, left: AtomicBool::new(false) });
-    let (sender, messages) = mpsc::channel(WAITING);
+    let (sender, items) = mpsc::unbounded_channel();
     let (polled, group) = (shared.clone(), group.to_owned());
     let polling = tasks::spawn_blocking("poll-kafka", move || poll(&polled, &group, &sender));
-    Ok(Member { shared, messages, stash: VecDeque::new(), _polling: polling })
+    Ok(Member { shared, items, stash: VecDeque::new(), _polling: polling })
 }
 
 /// Polls until the member leaves, however long nobody wants a message: a member that does
-/// not poll is expelled. The consumer is closed here, where that may block.
-fn poll(shared: &Shared, group: &str, sender: &mpsc::Sender<Result<Fetched, BusError>>) {
+/// not poll is expelled. The consumer is dropped here, or where a last commit ends: that
+/// closes it, and may block.
+fn poll(shared: &Shared, group: &str, sender: &mpsc::UnboundedSender<Result<Fetched, BusError>>) {
     let context = shared.consumer.context();
-    let mut behind: VecDeque<Result<Fetched, BusError>> = VecDeque::new();
+    let began = Instant::now();
     while !shared.left.load(Ordering::Acquire) {
-        while let Some(item) = behind.pop_front() {
-            if let Err(error) = sender.try_send(item) {
-                behind.push_front(error.into_inner());
-                break;
-            }
-        }
-        if behind.is_empty() && context.held_back.swap(false, Ordering::AcqRel) {
-            shared.fetch(true);
-        }
+        context.keep_pace(&shared.consumer);
         let item = match shared.consumer.poll(POLL) {
             None => continue,
             Some(Ok(message)) => shared.fetched(&message),
-            Some(Err(error)) => of_poll(group, &error).map(Err),
+            Some(Err(error)) => of_poll(group, &error, began.elapsed()).map(Err),
         };
-        let Some(item) = item else { continue };
-        if behind.is_empty() {
-            match sender.try_send(item) {
-                Ok(()) => continue,
-                Err(refused) => behind.push_back(refused.into_inner()),
-            }
-        } else {
-            behind.push_back(item);
+        match &item {
+            Some(Ok(fetched)) => context.put(fetched.bytes()),
+            // Nobody reads; the next one will say the same.
+            Some(Err(_)) if context.is_held_back() => continue,
+            Some(Err(_)) => context.put(0),
+            None => continue,
         }
-        if !context.held_back.swap(true, Ordering::AcqRel) {
-            shared.fetch(false);
-        }
+        // An error means that nobody reads any more.
+        let _ = item.map(|item| sender.send(item));
     }
-    shared.consumer.unsubscribe();
 }
 
-/// What an error of a poll means to the reader. librdkafka looks for its brokers by itself
-/// for as long as it takes, and logs that it does.
-fn of_poll(group: &str, error: &KafkaError) -> Option<BusError> {
+/// What an error of a poll means to the reader. librdkafka looks for its brokers and its
+/// group by itself for as long as it takes, and logs that it does.
+fn of_poll(group: &str, error: &KafkaError, since_joining: Duration) -> Option<BusError> {
     let code = error.rdkafka_error_code()?;
-    match code {
-        Code::BrokerTransportFailure
-        | Code::AllBrokersDown
-        | Code::Resolve
-        | Code::OperationTimedOut
-        | Code::CoordinatorNotAvailable
-        | Code::NotCoordinator
-        | Code::CoordinatorLoadInProgress
-        | Code::RebalanceInProgress => None,
-        _ => Some(of_code(&format!("reading as a member of the group {group}"), code)),
-    }
+    let settles = matches!(code, Code::UnknownTopicOrPartition | Code::UnknownTopic)
+        && since_joining < TOPIC_SETTLES;
+    let passes = is_passing(code)
+        || settles
+        || matches!(
+            code,
+            Code::CoordinatorNotAvailable
+                | Code::NotCoordinator
+                | Code::CoordinatorLoadInProgress
+                | Code::RebalanceInProgress
+                | Code::PollExceeded
+        );
+    (!passes).then(|| of_code(&format!("reading as a member of the group {group}"), code))
 }
 
 impl Shared {
@@ -150,127 +138,50 @@ impl Shared {
         Some(Ok(Fetched { message, term }))
     }
 
-    /// Begins or stops to fetch everything that is not paused.
-    fn fetch(&self, on: bool) {
-        let assignment = self.consumer.context().assignment();
-        let partitions = assignment.partitions().filter(|(topic, _)| !assignment.is_paused(topic));
-        self.switch(&list(partitions), on);
-    }
-
-    fn switch(&self, partitions: &TopicPartitionList, on: bool) {
-        if partitions.count() == 0 {
-            return;
-        }
-        let switched =
-            if on { self.consumer.resume(partitions) } else { self.consumer.pause(partitions) };
-        // A partition that has just been taken away cannot be switched, and need not be.
-        if let Err(error) = switched {
-            tracing::debug!(target: "kafka", %error, on, "partitions were not switched");
-        }
-    }
-
-    fn pause(&self, topic: &Topic, paused: bool) {
-        let context = self.consumer.context();
-        let mut assignment = context.assignment();
-        if assignment.pause(topic, paused) && !context.held_back.load(Ordering::Acquire) {
-            let of_topic = assignment.partitions().filter(|(name, _)| name == topic);
-            self.switch(&list(of_topic), !paused);
-        }
-    }
-
-    /// Commits unless the partition is another member's by now.
+    /// Commits unless the partition is another member's by now. The broker is asked without
+    /// the assignment's lock: `next` and the polling thread must not wait for it.
     fn commit(&self, partition: &Partition, offset: i64) -> Result<(), BusError> {
         for _ in 0..COMMIT_AGAIN.1 {
-            {
-                // Under the lock: a revocation waits for the commit, which comes before the
-                // new owner's first look.
-                let mut assignment = self.consumer.context().assignment();
-                let Some(next) = assignment.next_commit(partition, offset) else {
-                    return Ok(());
-                };
-                let error = match self.try_commit(partition, next) {
-                    Ok(()) => {
-                        assignment.committed(partition, next);
-                        return Ok(());
-                    }
-                    Err(error) => error,
-                };
-                match error.rdkafka_error_code() {
-                    Some(code) if lost_membership(code) => return Ok(()),
-                    Some(Code::RebalanceInProgress) => {}
-                    _ => return Err(meaning("committing a command", &error)),
-                }
+            let tried = {
+                let _gate = self.consumer.context().gate();
+                self.try_commit(partition, offset)
+            };
+            let Err(error) = tried else { return Ok(()) };
+            match error.rdkafka_error_code() {
+                Some(code) if lost_membership(code) => return Ok(()),
+                Some(Code::RebalanceInProgress) if !self.left.load(Ordering::Acquire) => {}
+                _ => return Err(meaning("committing a command", &error)),
             }
             std::thread::sleep(COMMIT_AGAIN.0);
         }
         Err(BusError::Unavailable("committing a command: the group does not settle".into()))
     }
 
-    fn try_commit(&self, (topic, number): &Partition, next: i64) -> Result<(), KafkaError> {
+    /// One try, at the gate.
+    fn try_commit(&self, partition: &Partition, offset: i64) -> Result<(), KafkaError> {
+        let context = self.consumer.context();
+        let mut todo = context.assignment().commit(partition, offset);
+        if todo == Commit::AskFirst {
+            let committed = self.ask_committed(partition)?;
+            let mut assignment = context.assignment();
+            assignment.committed(partition, committed);
+            todo = assignment.commit(partition, offset);
+        }
+        let Commit::Offset(next) = todo else { return Ok(()) };
         let mut offsets = TopicPartitionList::with_capacity(1);
-        offsets.add_partition_offset(topic.as_str(), *number, Offset::Offset(next))?;
-        self.consumer.commit(&offsets, CommitMode::Sync)
-    }
-}
-
-impl Rebalances {
-    fn assignment(&self) -> MutexGuard<'_, Assignment> {
-        // No code panics while it holds the lock; a poisoned one is as good as any.
-        self.assignment.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl ClientContext for Rebalances {
-    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, kind: &str, text: &str) {
-        self.log.log(level, kind, text);
+        offsets.add_partition_offset(partition.0.as_str(), partition.1, Offset::Offset(next))?;
+        self.consumer.commit(&offsets, CommitMode::Sync)?;
+        context.assignment().committed(partition, next);
+        Ok(())
     }
 
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.log.error(error, reason);
+    /// The next offset the group is to read; 0 where it has committed nothing.
+    fn ask_committed(&self, partition: &Partition) -> Result<i64, KafkaError> {
+        let asked = list(std::iter::once(partition));
+        let told = self.consumer.committed_offsets(asked, ASK_WITHIN)?;
+        let offset = told.elements().first().map(|element| element.offset());
+        Ok(offset.and_then(|offset| offset.to_raw()).map_or(0, |offset| offset.max(0)))
     }
-}
-
-impl ConsumerContext for Rebalances {
-    fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        if let Rebalance::Revoke(partitions) = rebalance {
-            let mut assignment = self.assignment();
-            for partition in names(partitions) {
-                tracing::debug!(target: "kafka", ?partition, "partition taken away");
-                assignment.revoke(&partition);
-            }
-        } else if let Rebalance::Error(_) = rebalance {
-            self.assignment().revoke_all();
-        }
-    }
-
-    fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        let Rebalance::Assign(partitions) = rebalance else { return };
-        let mut assignment = self.assignment();
-        let mut still = Vec::new();
-        for partition in names(partitions) {
-            tracing::debug!(target: "kafka", ?partition, "partition given");
-            if assignment.is_paused(&partition.0) || self.held_back.load(Ordering::Acquire) {
-                still.push(partition.clone());
-            }
-            assignment.assign(partition);
-        }
-        if let Err(error) = consumer.pause(&list(still.iter())) {
-            tracing::debug!(target: "kafka", %error, "new partitions were not paused");
-        }
-    }
-}
-
-fn names(partitions: &TopicPartitionList) -> Vec<Partition> {
-    let elements = partitions.elements().into_iter();
-    elements.filter_map(|e| Some((Topic::new(e.topic()).ok()?, e.partition()))).collect()
-}
-
-fn list<'a>(partitions: impl Iterator<Item = &'a Partition>) -> TopicPartitionList {
-    let mut list = TopicPartitionList::new();
-    for (topic, number) in partitions {
-        list.add_partition(topic.as_str(), *number);
-    }
-    list
 }
 
 impl Member {
@@ -282,13 +193,22 @@ impl Member {
         current.then(|| assignment.is_paused(&partition.0))
     }
 
-    fn from_stash(&mut self) -> Option<InMessage> {
+    fn taken(&self, fetched: Fetched) -> InMessage {
+        self.shared.consumer.context().taken(fetched.bytes());
+        fetched.message
+    }
+
+    fn unstash(&mut self) -> Option<InMessage> {
         let mut at = 0;
         while at < self.stash.len() {
-            match self.is_paused(&self.stash[at]) {
-                Some(true) => at += 1,
-                Some(false) => return self.stash.remove(at).map(|fetched| fetched.message),
-                None => drop(self.stash.remove(at)),
+            let paused = self.is_paused(&self.stash[at]);
+            if paused == Some(true) {
+                at += 1;
+                continue;
+            }
+            let message = self.stash.remove(at).map(|fetched| self.taken(fetched));
+            if paused == Some(false) {
+                return message;
             }
         }
         None
@@ -301,15 +221,21 @@ impl GroupConsumer for Member {
         loop {
             // A message is taken and returned, or stashed, without an await in between:
             // dropping the future loses none.
-            if let Some(message) = self.from_stash() {
+            if let Some(message) = self.unstash() {
                 return Ok(message);
             }
-            let gone = || BusError::Unavailable("the consumer's thread has ended".into());
-            let fetched = self.messages.recv().await.ok_or_else(gone)??;
+            let ended = || BusError::Unavailable("the consumer's thread has ended".into());
+            let fetched = match self.items.recv().await.ok_or_else(ended)? {
+                Ok(fetched) => fetched,
+                Err(error) => {
+                    self.shared.consumer.context().taken(0);
+                    return Err(error);
+                }
+            };
             match self.is_paused(&fetched) {
-                Some(false) => return Ok(fetched.message),
+                Some(false) => return Ok(self.taken(fetched)),
                 Some(true) => self.stash.push_back(fetched),
-                None => {}
+                None => drop(self.taken(fetched)),
             }
         }
     }
@@ -324,15 +250,18 @@ impl GroupConsumer for Member {
 
     async fn pause(&mut self, topic: &Topic, paused: bool) -> Result<(), BusError> {
         let (shared, topic) = (self.shared.clone(), topic.clone());
-        let switched =
-            tasks::spawn_blocking("pause-kafka", move || shared.pause(&topic, paused)).await;
-        switched.ok_or_else(|| BusError::Unavailable("the pause was interrupted".into()))
+        let switched = tasks::spawn_blocking("pause-kafka", move || {
+            shared.consumer.context().pause(&shared.consumer, &topic, paused);
+        });
+        let interrupted = || BusError::Unavailable("the pause was interrupted".into());
+        switched.await.ok_or_else(interrupted)
     }
 }
 
 impl Drop for Member {
     fn drop(&mut self) {
-        // The polling thread sees it within `POLL`, and closes the consumer there.
+        // The polling thread sees it within `POLL`, and closes the consumer there. It does
+        // not unsubscribe: a static member that unsubscribes leaves its partitions.
         self.shared.left.store(true, Ordering::Release);
     }
 }

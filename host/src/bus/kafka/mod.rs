@@ -1,19 +1,23 @@
 //! A Kafka broker as the bus.
 //!
 //! librdkafka wants its handles polled by somebody who may block, so every reader has a
-//! thread of its own; what that thread reads goes to the async side through a bounded
-//! channel. Rebalances happen on that thread as well: `assignment` is what both sides
-//! agree on, under one lock, so that a commit and a revocation never cross.
+//! thread of its own; what that thread reads goes to the async side through a channel, and
+//! fetching stops while enough waits there. Rebalances happen on that thread as well:
+//! `assignment` is what both sides agree on, and a gate keeps a commit and a revocation from
+//! crossing.
 
 mod admin;
 mod assignment;
 mod client;
 mod error;
+#[cfg(test)]
+mod faults;
 mod member;
 mod message;
 mod producer;
 mod properties;
 mod reader;
+mod rebalances;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -74,7 +78,8 @@ impl KafkaBus {
 #[async_trait]
 impl Bus for KafkaBus {
     async fn ensure_topics(&self, topics: &[Topic]) -> Result<(), BusError> {
-        admin::ensure_topics(&self.properties, topics).await
+        let topics = topics.to_vec();
+        self.ask(move |properties| admin::ensure_topics(properties, &topics)).await
     }
 
     async fn publish(

@@ -3,8 +3,9 @@
 //! librdkafka gives a message up after `message.timeout.ms`, which belongs to the handle,
 //! while a deadline belongs to the call. So there are two handles: a patient one, and a
 //! hasty one for what has less time left. Whoever has not even that is answered at once.
-//! A request that the broker has in hand when its time is over may still be stored: no
-//! client of any broker can take it back.
+//! librdkafka looks for messages whose time is over once a second, which is left to it
+//! before a deadline. A request that the broker has in hand when its time is over may still
+//! be stored: no client of any broker can take it back.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -25,8 +26,17 @@ const PATIENT: Duration = Duration::from_secs(5);
 /// The shortest that still allows for one slow answer.
 const HASTY: Duration = Duration::from_secs(1);
 
+/// How late librdkafka may give a message up.
+const LATE: Duration = Duration::from_secs(1);
+
 /// The wait while librdkafka's own queue is full.
 const QUEUE_FULL: Duration = Duration::from_millis(10);
+
+/// What a message takes beside its key, its value and its headers, in bytes, at most.
+const MESSAGE_EXTRA: usize = 36;
+
+/// The same for a header beside its name and its value.
+const HEADER_EXTRA: usize = 10;
 
 /// The handles that publish.
 pub(super) struct Producers {
@@ -36,9 +46,16 @@ pub(super) struct Producers {
 }
 
 struct Handle {
+    /// A message's time.
     within: Duration,
-    producer: Mutex<FutureProducer<Log>>,
+    /// The time that has to be left for that.
+    needs: Duration,
+    /// The present one and its number.
+    producer: Mutex<(u64, FutureProducer<Log>)>,
 }
+
+/// Messages that were not stored, by their number, and why.
+type Failures = Vec<(usize, KafkaError)>;
 
 impl Producers {
     /// Makes both handles. No broker needs to answer yet.
@@ -59,63 +76,133 @@ impl Producers {
         deadline: Option<Instant>,
     ) -> Result<(), BusError> {
         let limit = self.properties.message_max_bytes();
-        OutMessage::check_sizes(messages, limit)?;
+        messages.iter().try_for_each(|message| check_size(message, limit))?;
+        let failures = self.send(messages, deadline).await?;
+        let together = messages.len() > 1 && failures.iter().any(|(_, error)| is_too_large(error));
+        if !together {
+            let first = failures.first();
+            return first
+                .map_or(Ok(()), |(n, error)| Err(self.meaning(&messages[*n], error, deadline)));
+        }
+        // The topic's own limit may be lower than what librdkafka packs into one request:
+        // one at a time, a message is refused for its own size alone.
+        for (n, error) in failures {
+            let message = &messages[n];
+            if !is_too_large(&error) {
+                return Err(self.meaning(message, &error, deadline));
+            }
+            let alone = std::slice::from_ref(message);
+            let failed = self.send(alone, deadline).await?;
+            if let Some((_, error)) = failed.first() {
+                return Err(self.meaning(message, error, deadline));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for all messages, and tells which failed.
+    async fn send(
+        &self,
+        messages: &[OutMessage],
+        deadline: Option<Instant>,
+    ) -> Result<Failures, BusError> {
+        let handle = self.handle(deadline)?;
+        // A message's time begins when librdkafka has room for it.
+        let latest = deadline.and_then(|deadline| deadline.checked_sub(handle.within));
+        let latest = latest.unwrap_or_else(|| Instant::now() + handle.within);
+        let failures = handle.publish(messages, latest, &self.properties).await;
+        if failures.is_empty() {
+            self.properties.log().answered();
+        }
+        Ok(failures)
+    }
+
+    /// The handle that gives up before `deadline`.
+    fn handle(&self, deadline: Option<Instant>) -> Result<&Handle, BusError> {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let handle = match left {
-            None => &self.patient,
-            Some(left) if left >= self.patient.within => &self.patient,
-            Some(left) if left >= self.hasty.within => &self.hasty,
-            Some(_) => return Err(BusError::Expired),
-        };
-        let give_up = Instant::now() + handle.within;
-        let producer = handle.producer();
-        let mut failed = Ok(());
-        let mut sent = Vec::with_capacity(messages.len());
-        for message in messages {
-            match send(&producer, message, give_up).await {
-                Ok(delivery) => sent.push((message, delivery)),
-                Err(error) => {
-                    failed = Err((message, error));
-                    break;
-                }
-            }
+        match left {
+            None => Ok(&self.patient),
+            Some(left) if left >= self.patient.needs => Ok(&self.patient),
+            Some(left) if left >= self.hasty.needs => Ok(&self.hasty),
+            Some(_) => Err(BusError::Expired),
         }
-        for (message, delivery) in sent {
-            let delivered = match delivery.await {
-                Ok(Ok(_)) => Ok(()),
-                Ok(Err((error, _))) => Err(error),
-                Err(_) => Err(KafkaError::Canceled),
-            };
-            if let Err(error) = delivered
-                && failed.is_ok()
-            {
-                failed = Err((message, error));
-            }
+    }
+
+    fn meaning(
+        &self,
+        message: &OutMessage,
+        error: &KafkaError,
+        deadline: Option<Instant>,
+    ) -> BusError {
+        if is_too_large(error) {
+            let (size, limit) = (message.value.len(), self.properties.message_max_bytes());
+            // The topic's own limit is not told; it is lower than this.
+            return BusError::TooLarge { size, limit: limit.min(size.saturating_sub(1)) };
         }
-        failed.map_err(|(message, error)| {
-            if error.rdkafka_error_code() == Some(Code::Fatal) {
-                handle.renew(&self.properties);
-            }
-            of_delivery(message, &error, limit, deadline.is_some())
-        })
+        let timed_out = error.rdkafka_error_code() == Some(Code::MessageTimedOut);
+        if timed_out && deadline.is_some() && self.handle(deadline).is_err() {
+            return BusError::Expired;
+        }
+        let what = format!("publishing to topic {}", message.topic);
+        self.properties.log().explain(meaning(&what, error))
     }
 }
 
 impl Handle {
     fn new(properties: &Properties, within: Duration) -> Result<Self, BusError> {
-        Ok(Self { within, producer: Mutex::new(create(properties, within)?) })
+        let needs = within + LATE.min(properties.lease_ttl() / 8);
+        Ok(Self { within, needs, producer: Mutex::new((0, create(properties, within)?)) })
     }
 
-    fn producer(&self) -> FutureProducer<Log> {
-        self.producer.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// An idempotent producer that has lost its sequence takes nothing any more.
-    fn renew(&self, properties: &Properties) {
-        match create(properties, self.within) {
-            Ok(producer) => {
-                *self.producer.lock().unwrap_or_else(PoisonError::into_inner) = producer;
+    /// Begins with all messages by `latest`, waits for them, and tells which failed.
+    async fn publish(
+        &self,
+        messages: &[OutMessage],
+        latest: Instant,
+        properties: &Properties,
+    ) -> Failures {
+        let (number, producer) =
+            self.producer.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut failures = Failures::new();
+        let mut sent = Vec::with_capacity(messages.len());
+        for (n, message) in messages.iter().enumerate() {
+            match send(&producer, message, latest).await {
+                Ok(delivery) => sent.push((n, delivery)),
+                Err(error) => {
+                    failures.push((n, error));
+                    break;
+                }
             }
+        }
+        for (n, delivery) in sent {
+            match delivery.await {
+                Ok(Ok(_)) => {}
+                Ok(Err((error, _))) => failures.push((n, error)),
+                Err(_) => failures.push((n, KafkaError::Canceled)),
+            }
+        }
+        failures.sort_by_key(|(n, _)| *n);
+        let ended = producer.client().fatal_error().filter(|_| !failures.is_empty());
+        if let Some((code, why)) = ended {
+            tracing::warn!(target: "kafka", %code, why, "a producer has ended and is replaced");
+            self.renew(number, properties);
+            // What failed tells only that the producer had ended, not of what.
+            for (_, error) in &mut failures {
+                *error = KafkaError::MessageProduction(code);
+            }
+        }
+        failures
+    }
+
+    /// An idempotent producer that has lost its sequence takes nothing any more: the one of
+    /// that `number` makes way for another, unless it has already.
+    fn renew(&self, number: u64, properties: &Properties) {
+        let mut current = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.0 != number {
+            return;
+        }
+        match create(properties, self.within) {
+            Ok(producer) => *current = (number + 1, producer),
             Err(error) => tracing::error!(target: "kafka", %error, "no new producer"),
         }
     }
@@ -124,14 +211,14 @@ impl Handle {
 fn create(properties: &Properties, within: Duration) -> Result<FutureProducer<Log>, BusError> {
     properties
         .of(Use::Producer { within })
-        .create_with_context(Log::default())
-        .map_err(|error| meaning("connecting to Kafka", &error))
+        .create_with_context(properties.log())
+        .map_err(|error| properties.log().explain(meaning("connecting to Kafka", &error)))
 }
 
 async fn send(
     producer: &FutureProducer<Log>,
     message: &OutMessage,
-    give_up: Instant,
+    latest: Instant,
 ) -> Result<DeliveryFuture, KafkaError> {
     let mut record: FutureRecord<'_, str, [u8]> =
         FutureRecord::to(message.topic.as_str()).payload(&message.value);
@@ -146,7 +233,7 @@ async fn send(
             Ok(delivery) => return Ok(delivery),
             Err((error, back)) => {
                 let full = error.rdkafka_error_code() == Some(Code::QueueFull);
-                if !full || Instant::now() >= give_up {
+                if !full || Instant::now() >= latest {
                     return Err(error);
                 }
                 record = back;
@@ -156,27 +243,17 @@ async fn send(
     }
 }
 
-fn of_delivery(
-    message: &OutMessage,
-    error: &KafkaError,
-    limit: usize,
-    had_deadline: bool,
-) -> BusError {
-    match error.rdkafka_error_code() {
-        Some(Code::MessageTimedOut) if had_deadline => BusError::Expired,
-        Some(Code::MessageSizeTooLarge | Code::InvalidMessageSize) => {
-            let size = message.value.len();
-            // The topic's own limit may be lower than the configured one; it is not told.
-            BusError::TooLarge { size, limit: limit.min(size.saturating_sub(1)) }
-        }
-        _ => meaning(&format!("publishing to topic {}", message.topic), error),
-    }
+/// Refuses what librdkafka would refuse, before anything is sent. The limit that is told is
+/// what is left for the value beside its key and its headers.
+fn check_size(message: &OutMessage, limit: usize) -> Result<(), BusError> {
+    let headers = message.headers.iter();
+    let headers: usize = headers.map(|(n, v)| n.len() + v.len() + HEADER_EXTRA).sum();
+    let beside = MESSAGE_EXTRA + message.key.as_ref().map_or(0, String::len) + headers;
+    let (size, limit) = (message.value.len(), limit.saturating_sub(beside));
+    if size > limit { Err(BusError::TooLarge { size, limit }) } else { Ok(()) }
 }
 
-impl Drop for Handle {
-    fn drop(&mut self) {
-        // What is under way was waited for by its callers or given up by them.
-        let producer = self.producer();
-        producer.purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
-    }
+fn is_too_large(error: &KafkaError) -> bool {
+    let code = error.rdkafka_error_code();
+    matches!(code, Some(Code::MessageSizeTooLarge | Code::InvalidMessageSize))
 }

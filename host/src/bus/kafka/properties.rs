@@ -5,8 +5,13 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 
 use super::KafkaOptions;
+use super::client::Log;
 use super::error::fatal;
 use crate::bus::BusError;
+
+/// How often a handle asks for what has changed in the cluster, in milliseconds.
+const REFRESH: &str = "topic.metadata.refresh.interval.ms";
+const REFRESH_MS: u64 = 30_000;
 
 /// Why a property may not be set in `kafka` of the configuration; `None` for one that may.
 /// Names are compared as librdkafka writes them, in lower case.
@@ -31,6 +36,12 @@ pub fn refused(name: &str) -> Option<&'static str> {
         "enable.partition.eof" => "is set where the host reads a topic to its end",
         "group.protocol" | "group.remote.assignor" => {
             "is `classic`: it is what the workers of one role share"
+        }
+        "retries" | "message.send.max.retries" => {
+            "is without end: how long a message is tried follows from `lease_ttl_sec`"
+        }
+        "offset.store.method" | "offset.store.path" | "offset.store.sync.interval.ms" => {
+            "is the broker: a group's offsets are where all its members see them"
         }
         "partitioner" | "consistent.random" => {
             "is `murmur2_random`, where every other client finds the same key as well"
@@ -71,6 +82,7 @@ pub(super) enum Use<'a> {
 /// Everything a handle is made of.
 pub(super) struct Properties {
     options: KafkaOptions,
+    log: Log,
 }
 
 impl Properties {
@@ -81,7 +93,15 @@ impl Properties {
                 return Err(fatal(format!("`kafka.{name}` {why}")));
             }
         }
-        Ok(Self { options })
+        let secrets = options.properties.iter().filter(|(name, _)| is_secret(name));
+        let secrets = secrets.map(|(_, secret)| secret.clone()).collect();
+        let log = Log::new(secrets, !options.properties.contains_key("security.protocol"));
+        Ok(Self { options, log })
+    }
+
+    /// The log of a handle.
+    pub fn log(&self) -> Log {
+        self.log.clone()
     }
 
     /// How long a lease lasts.
@@ -101,17 +121,40 @@ impl Properties {
         given.and_then(|text| text.parse().ok()).unwrap_or(crate::bus::MAX_MESSAGE_BYTES)
     }
 
+    /// How often partitions that were added are looked for.
+    pub fn refresh_interval(&self) -> Duration {
+        let given = self.options.properties.get(REFRESH).and_then(|text| text.parse().ok());
+        Duration::from_millis(given.unwrap_or(REFRESH_MS))
+    }
+
     /// The configuration of a handle.
     pub fn of(&self, purpose: Use<'_>) -> ClientConfig {
+        let mut config = self.defaults(purpose);
+        for (name, value) in &self.options.properties {
+            let name = canonical(name);
+            if purpose.takes(name) {
+                config.set(name, value);
+            }
+        }
+        self.insist(purpose, &mut config);
+        config
+    }
+
+    /// What the configuration may change.
+    fn defaults(&self, purpose: Use<'_>) -> ClientConfig {
         let mut config = ClientConfig::new();
-        // Ours that may be changed, then the config's, then ours that may not.
         config
             .set("message.max.bytes", self.message_max_bytes().to_string())
             .set("socket.keepalive.enable", "true")
-            .set("reconnect.backoff.max.ms", "2000");
+            .set("reconnect.backoff.max.ms", "2000")
+            .set(REFRESH, REFRESH_MS.to_string());
         match purpose {
             Use::Producer { .. } => {
-                config.set("compression.type", "lz4").set("linger.ms", "1");
+                config
+                    .set("compression.type", "lz4")
+                    .set("linger.ms", "1")
+                    .set("queue.buffering.max.messages", "100000")
+                    .set("queue.buffering.max.kbytes", "65536");
             }
             Use::Member { .. } => {
                 config
@@ -121,11 +164,14 @@ impl Properties {
             }
             Use::Reader | Use::Admin => {}
         }
-        for (name, value) in &self.options.properties {
-            if purpose.takes(name) {
-                config.set(name, value);
-            }
+        if purpose.reads() {
+            config.set("fetch.wait.max.ms", "100").set("queued.max.messages.kbytes", "16384");
         }
+        config
+    }
+
+    /// What it may not.
+    fn insist(&self, purpose: Use<'_>, config: &mut ClientConfig) {
         config
             .set("bootstrap.servers", &self.options.bootstrap)
             .set("client.id", &self.options.client_id);
@@ -136,8 +182,7 @@ impl Properties {
                     .set("acks", "all")
                     .set("max.in.flight.requests.per.connection", "5")
                     .set("partitioner", "murmur2_random")
-                    .set("message.timeout.ms", within.as_millis().max(1).to_string())
-                    .set("queue.buffering.max.messages", "100000");
+                    .set("message.timeout.ms", within.as_millis().max(1).to_string());
             }
             Use::Member { group } => {
                 config.set("group.id", group).set("enable.partition.eof", "false");
@@ -153,20 +198,29 @@ impl Properties {
             }
             Use::Admin => {}
         }
-        if matches!(purpose, Use::Member { .. } | Use::Reader) {
+        if purpose.reads() {
             config
                 .set("enable.auto.commit", "false")
                 .set("enable.auto.offset.store", "false")
-                .set("auto.offset.reset", "earliest")
-                .set("fetch.wait.max.ms", "100")
-                .set("queued.max.messages.kbytes", "16384")
-                .set("topic.metadata.refresh.interval.ms", "30000");
+                .set("auto.offset.reset", "earliest");
         }
-        config
+    }
+}
+
+/// The name under which this file sets a property that has two.
+fn canonical(name: &str) -> &str {
+    match name {
+        "compression.codec" => "compression.type",
+        "queue.buffering.max.ms" => "linger.ms",
+        _ => name,
     }
 }
 
 impl Use<'_> {
+    fn reads(self) -> bool {
+        matches!(self, Self::Member { .. } | Self::Reader)
+    }
+
     /// A property of the other kind of handle would only give a warning.
     fn takes(self, name: &str) -> bool {
         const CONSUMERS: &[&str] = &[
@@ -179,11 +233,11 @@ impl Use<'_> {
             "check.crcs",
             "client.rack",
         ];
-        const PRODUCERS: &[&str] = &["compression.type", "compression.codec", "compression.level"];
+        const PRODUCERS: &[&str] = &["compression.type", "compression.level"];
         let prefixed = |prefixes: &[&str]| prefixes.iter().any(|prefix| name.starts_with(prefix));
         let consumers = CONSUMERS.contains(&name) || prefixed(&["fetch.", "queued."]);
         let producers = PRODUCERS.contains(&name)
-            || prefixed(&["queue.buffering.", "batch.", "linger.", "retries", "retry.", "sticky."]);
+            || prefixed(&["queue.buffering.", "batch.", "linger.", "sticky."]);
         match self {
             Self::Producer { .. } => !consumers,
             Self::Member { .. } => !producers,
@@ -219,6 +273,9 @@ mod tests {
             "group.id",
             "auto.offset.reset",
             "message.timeout.ms",
+            "retries",
+            "offset.store.method",
+            "partitioner",
         ] {
             assert!(refused(name).is_some(), "{name}");
             let error = properties(&[(name, "x")]).err().unwrap().to_string();
@@ -251,14 +308,23 @@ mod tests {
 
     #[test]
     fn ours_win_where_they_must_and_the_configs_elsewhere() {
-        let given = [("session.timeout.ms", "6000"), ("compression.type", "gzip")];
+        let given = [
+            ("session.timeout.ms", "6000"),
+            ("compression.codec", "gzip"),
+            ("fetch.wait.max.ms", "500"),
+            (REFRESH, "700"),
+        ];
         let properties = properties(&given).unwrap();
         let member = properties.of(Use::Member { group: "g" });
         assert_eq!(member.get("session.timeout.ms"), Some("6000"));
         assert_eq!(member.get("compression.type"), None);
+        assert_eq!(member.get("fetch.wait.max.ms"), Some("500"));
+        assert_eq!(member.get(REFRESH), Some("700"));
+        assert_eq!(properties.refresh_interval(), Duration::from_millis(700));
         assert_eq!(member.get("enable.auto.commit"), Some("false"));
         let producer = properties.of(Use::Producer { within: Duration::from_secs(3) });
         assert_eq!(producer.get("compression.type"), Some("gzip"));
+        assert_eq!(producer.get("compression.codec"), None, "one name for one thing");
         assert_eq!(producer.get("message.timeout.ms"), Some("3000"));
         assert_eq!(producer.get("session.timeout.ms"), None);
     }

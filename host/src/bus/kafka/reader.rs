@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use super::ASK_WITHIN;
 use super::assignment::Partition;
 use super::client::Log;
-use super::error::{meaning, of_code};
+use super::error::{is_passing, meaning, of_code};
 use super::message;
 use super::properties::{Properties, Use};
 use crate::bus::{BusError, History, InMessage, Tail, Topic};
@@ -23,9 +23,6 @@ const POLL: Duration = Duration::from_millis(100);
 
 /// Messages that may wait for the reader.
 const WAITING: usize = 32;
-
-/// How often partitions that were added are looked for.
-const LOOK_FOR_PARTITIONS: Duration = Duration::from_secs(30);
 
 /// The wait for a topic that was made a moment ago and has no leader yet.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -55,7 +52,11 @@ pub(super) fn from_the_end(
         }
     }
     assign(&consumer, &places)?;
-    Ok(Reader::start(move |sender| follow(&consumer, &topics, places, sender)))
+    let every = properties.refresh_interval();
+    Ok(Reader::start(move |sender| {
+        let following = Following { consumer, topics, places, every };
+        following.run(sender);
+    }))
 }
 
 /// Everything that is in `topic` now.
@@ -96,94 +97,111 @@ impl History for Reader {
     }
 }
 
-fn follow(consumer: &BaseConsumer<Log>, topics: &[Topic], mut places: Places, sender: &Sender) {
-    let mut looked = Instant::now();
-    while !sender.is_closed() {
-        if looked.elapsed() > LOOK_FOR_PARTITIONS {
-            looked = Instant::now();
-            if let Err(error) = add_new_partitions(consumer, topics, &mut places) {
-                tracing::debug!(target: "kafka", %error, "new partitions were not looked for");
+/// Reading on and on.
+struct Following {
+    consumer: BaseConsumer<Log>,
+    topics: Vec<Topic>,
+    places: Places,
+    /// How often partitions that were added are looked for.
+    every: Duration,
+}
+
+impl Following {
+    fn run(mut self, sender: &Sender) {
+        let mut looked = Instant::now();
+        while !sender.is_closed() {
+            if looked.elapsed() > self.every {
+                looked = Instant::now();
+                if let Err(error) = self.add_new_partitions() {
+                    tracing::debug!(target: "kafka", %error, "new partitions were not looked for");
+                }
+            }
+            let Some(item) = next_item(&self.consumer) else { continue };
+            if let Ok(Polled::Message(message)) = &item {
+                let partition = (message.topic.clone(), message.partition);
+                self.places.insert(partition, message.offset + 1);
+            }
+            match item {
+                Ok(Polled::End(_)) => {}
+                // An error means that nobody reads any more.
+                Ok(Polled::Message(message)) => drop(sender.blocking_send(Ok(message))),
+                Err(error) => drop(sender.blocking_send(Err(error))),
             }
         }
-        let item = match consumer.poll(POLL) {
-            None | Some(Err(KafkaError::PartitionEOF(_))) => continue,
-            Some(Ok(message)) => message::read(&message),
-            Some(Err(error)) => match of_poll(&error) {
-                Some(error) => Err(error),
-                None => continue,
-            },
-        };
-        if let Ok(message) = &item {
-            places.insert((message.topic.clone(), message.partition), message.offset + 1);
+    }
+
+    /// What was published to a partition before it was found is read as well.
+    fn add_new_partitions(&mut self) -> Result<(), BusError> {
+        let before = self.places.len();
+        for topic in &self.topics {
+            for number in partitions(&self.consumer, topic)? {
+                self.places.entry((topic.clone(), number)).or_insert(0);
+            }
         }
-        // An error means that nobody reads any more.
-        let _ = sender.blocking_send(item);
+        if self.places.len() > before { assign(&self.consumer, &self.places) } else { Ok(()) }
     }
 }
 
+/// What a poll brings.
+enum Polled {
+    Message(InMessage),
+    /// Nothing more is in the partition for now.
+    End(i32),
+}
+
+fn next_item(consumer: &BaseConsumer<Log>) -> Option<Result<Polled, BusError>> {
+    match consumer.poll(POLL)? {
+        Ok(message) => Some(message::read(&message).map(Polled::Message)),
+        Err(KafkaError::PartitionEOF(number)) => Some(Ok(Polled::End(number))),
+        Err(error) => {
+            // librdkafka looks for its brokers by itself, and logs that it does.
+            let code = error.rdkafka_error_code().filter(|code| !is_passing(*code))?;
+            Some(Err(of_code("reading a topic", code)))
+        }
+    }
+}
+
+/// Reads each partition to its end in `ends`, and stops at the first error.
 fn read_all(consumer: &BaseConsumer<Log>, mut ends: BTreeMap<i32, i64>, sender: &Sender) {
+    let mut heard = Instant::now();
     while !ends.is_empty() && !sender.is_closed() {
-        let item = match consumer.poll(POLL) {
-            None => continue,
+        let item = match next_item(consumer) {
+            Some(item) => item,
+            None if heard.elapsed() < ASK_WITHIN => continue,
+            None => Err(consumer
+                .context()
+                .explain(BusError::Unavailable("reading a topic: the broker is silent".into()))),
+        };
+        heard = Instant::now();
+        let message = match item {
             // Nothing more is there, though transactions or compaction left a gap.
-            Some(Err(KafkaError::PartitionEOF(number))) => {
+            Ok(Polled::End(number)) => {
                 ends.remove(&number);
                 continue;
             }
-            Some(Ok(message)) => message::read(&message),
-            Some(Err(error)) => match of_poll(&error) {
-                Some(error) => Err(error),
-                None => continue,
-            },
-        };
-        if let Ok(message) = &item
-            && let Some(end) = ends.get(&message.partition).copied()
-            && message.offset + 1 >= end
-        {
-            ends.remove(&message.partition);
-            if message.offset >= end {
-                continue;
+            Ok(Polled::Message(message)) => message,
+            Err(error) => {
+                let _ = sender.blocking_send(Err(error));
+                return;
             }
-        } else if let Ok(message) = &item
-            && !ends.contains_key(&message.partition)
-        {
-            continue;
+        };
+        let Some(end) = ends.get(&message.partition).copied() else { continue };
+        if message.offset + 1 >= end {
+            ends.remove(&message.partition);
         }
-        let _ = sender.blocking_send(item);
-    }
-}
-
-/// librdkafka looks for its brokers by itself, and logs that it does.
-fn of_poll(error: &KafkaError) -> Option<BusError> {
-    match error.rdkafka_error_code()? {
-        Code::BrokerTransportFailure
-        | Code::AllBrokersDown
-        | Code::Resolve
-        | Code::OperationTimedOut => None,
-        code => Some(of_code("reading a topic", code)),
-    }
-}
-
-/// What was published to a partition before it was found is read as well.
-fn add_new_partitions(
-    consumer: &BaseConsumer<Log>,
-    topics: &[Topic],
-    places: &mut Places,
-) -> Result<(), BusError> {
-    let before = places.len();
-    for topic in topics {
-        for number in partitions(consumer, topic)? {
-            places.entry((topic.clone(), number)).or_insert(0);
+        if message.offset < end {
+            // An error means that nobody reads any more.
+            let _ = sender.blocking_send(Ok(message));
+            heard = Instant::now();
         }
     }
-    if places.len() > before { assign(consumer, places) } else { Ok(()) }
 }
 
 fn consumer(properties: &Properties) -> Result<BaseConsumer<Log>, BusError> {
     properties
         .of(Use::Reader)
-        .create_with_context(Log::default())
-        .map_err(|error| meaning("connecting to Kafka", &error))
+        .create_with_context(properties.log())
+        .map_err(|error| properties.log().explain(meaning("connecting to Kafka", &error)))
 }
 
 /// A topic's partitions, once it has any.
@@ -226,7 +244,8 @@ fn range(consumer: &BaseConsumer<Log>, topic: &Topic, number: i32) -> Result<(i6
             )
         );
         if !settles || Instant::now() > give_up {
-            return Err(meaning(&format!("asking Kafka for the end of topic {topic}"), &error));
+            let error = meaning(&format!("asking Kafka for the end of topic {topic}"), &error);
+            return Err(consumer.context().explain(error));
         }
         std::thread::sleep(SETTLE);
     }

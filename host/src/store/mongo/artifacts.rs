@@ -3,12 +3,13 @@
 use std::ops::Range;
 
 use async_trait::async_trait;
+use mongodb::bson::oid::ObjectId;
 use mongodb::bson::{Bson, Document, doc};
 
 use super::decode::{self, Decoded, Problem};
 use super::error::meaning;
-use super::group::Upsert;
-use super::{MongoStore, all, date, int, json, text};
+use super::group::{Writes, upsert};
+use super::{MongoStore, date, int, json, text};
 use crate::metrics::Metrics;
 use crate::store::{
     ArtifactStore, Claim, Cursor, Fenced, FinishedBatch, NewComplete, NewPartial, Page, Partial,
@@ -17,7 +18,7 @@ use crate::store::{
 use crate::types::{Epoch, Fence, NodeId, RunKey, TaskId};
 
 /// Tries of a write that meets others' writes of the same documents.
-const TRIES: usize = 5;
+pub(super) const TRIES: usize = 5;
 
 #[async_trait]
 impl ArtifactStore for MongoStore {
@@ -27,20 +28,21 @@ impl ArtifactStore for MongoStore {
         partials: &[NewPartial],
     ) -> Result<Fenced, StoreError> {
         self.prepared().await?;
-        let upserts = partials.iter().map(|partial| upsert(fence, partial));
-        let mut upserts: Vec<Upsert> = upserts.collect::<Result<_, _>>()?;
+        let documents = partials.iter().map(|partial| document(fence, partial));
+        let documents: Vec<Document> = documents.collect::<Result<_, _>>()?;
+        // Most are new: an insert costs the server less than an upsert.
+        let taken = self.write_all("artifacts", Writes::Inserts(documents)).await?;
+        let mut again: Vec<&NewPartial> = taken.into_iter().map(|at| &partials[at]).collect();
         for _ in 0..TRIES {
-            let taken = self.upsert_all("artifacts", &upserts).await?;
-            if taken.is_empty() {
+            if again.is_empty() {
                 return Ok(Fenced::Written);
             }
+            let changes = again.iter().map(|partial| change(fence, partial));
+            let changes: Vec<Document> = changes.collect::<Result<_, _>>()?;
+            let taken = self.write_all("artifacts", Writes::Upserts(changes)).await?;
+            again = taken.into_iter().map(|at| again[at]).collect();
             // Either a newer one is there, or another's insert was a moment faster.
-            let mut place = 0;
-            upserts.retain(|_| {
-                place += 1;
-                taken.contains(&(place - 1))
-            });
-            if self.has_newer(fence, &upserts).await? {
+            if self.has_newer(fence, &again).await? {
                 return Ok(Fenced::Lost);
             }
         }
@@ -66,7 +68,7 @@ impl ArtifactStore for MongoStore {
             "task_id": task_id.as_str(), "node_id": {"$in": names}, "status": "complete",
         };
         let find = self.artifacts.find(complete).projection(doc! {"node_id": 1});
-        let found = all(find).await;
+        let found = self.all(find).await;
         let found = found.map_err(|error| meaning("looking for complete artifacts", &error))?;
         let is_complete = |node: &&NodeId| {
             found.iter().any(|document| document.get_str("node_id").ok() == Some(node.as_str()))
@@ -91,7 +93,7 @@ impl ArtifactStore for MongoStore {
             .projection(doc! {"batch_uid": 1, "meta": 1, "meta_json": 1})
             .sort(doc! {"_id": 1})
             .limit(i64::try_from(limit).unwrap_or(i64::MAX));
-        let found = all(find).await;
+        let found = self.all(find).await;
         let found = found.map_err(|error| meaning("reading artifacts", &error))?;
         let mut page = Page { partials: Vec::with_capacity(found.len()), next: from.clone() };
         for document in found {
@@ -127,7 +129,7 @@ impl ArtifactStore for MongoStore {
                 .projection(doc! {"batch_uid": 1, "ordinal": 1, "metrics": 1})
                 .sort(doc! {"ordinal": 1, "lease_no": -1})
                 .limit(i64::try_from(asked).unwrap_or(i64::MAX));
-            let documents = all(find).await;
+            let documents = self.all(find).await;
             let documents = documents.map_err(|e| meaning("reading finished batches", &e))?;
             let last_page = documents.len() < asked;
             for document in documents {
@@ -147,33 +149,33 @@ impl ArtifactStore for MongoStore {
 
     async fn record_claims(&self, claims: &[Claim]) -> Result<(), StoreError> {
         self.prepared().await?;
-        let upserts: Vec<Upsert> = claims
-            .iter()
-            .map(|claim| Upsert {
-                filter: doc! {
-                    "task_id": claim.task_id.as_str(),
-                    "consumer_node": claim.consumer_node.as_str(),
-                    "from_node": claim.from_node.as_str(),
-                    "batch_uid": claim.batch_uid.as_str(),
-                },
-                change: doc! {"$setOnInsert": {"claimed_at": date(claim.claimed_at)}},
-            })
-            .collect();
+        let recorded = claims.iter().map(|claim| {
+            let name = doc! {
+                "task_id": claim.task_id.as_str(),
+                "consumer_node": claim.consumer_node.as_str(),
+                "from_node": claim.from_node.as_str(),
+                "batch_uid": claim.batch_uid.as_str(),
+            };
+            upsert(name, doc! {"$setOnInsert": {"claimed_at": date(claim.claimed_at)}})
+        });
+        let recorded = Writes::Upserts(recorded.collect());
         // One that another has just recorded is recorded.
-        self.upsert_all("stream_progress", &upserts).await.map(drop)
+        self.write_all("stream_progress", recorded).await.map(drop)
     }
 }
 
 impl MongoStore {
     /// Whether any of the documents that these writes are for is newer than the writer.
-    async fn has_newer(&self, fence: &Fence, upserts: &[Upsert]) -> Result<bool, StoreError> {
-        let uids: Vec<Bson> =
-            upserts.iter().filter_map(|upsert| upsert.filter.get("batch_uid").cloned()).collect();
+    async fn has_newer(&self, fence: &Fence, partials: &[&NewPartial]) -> Result<bool, StoreError> {
+        if partials.is_empty() {
+            return Ok(false);
+        }
+        let uids: Vec<&str> = partials.iter().map(|partial| partial.batch_uid.as_str()).collect();
         let mut filter = of_node(&fence.key);
         filter.insert("batch_uid", doc! {"$in": uids});
         filter.insert("$or", newer(fence));
         let find = self.artifacts.find(filter).projection(doc! {"_id": 1}).limit(1);
-        let found = all(find).await;
+        let found = self.all(find).await;
         let found = found.map_err(|error| meaning("looking for newer artifacts", &error))?;
         Ok(!found.is_empty())
     }
@@ -184,20 +186,10 @@ pub(super) fn of_node(key: &RunKey) -> Document {
     doc! {"task_id": key.task_id.as_str(), "node_id": key.node_id.as_str()}
 }
 
-/// Conditions, any of which says that a document is not newer than the writer. What a
-/// coordinator left for a failed batch has neither number; workers of other kinds write no
-/// `lease_no`.
-pub(super) fn not_newer(fence: &Fence) -> Vec<Document> {
-    let (epoch, lease_no) = (i64::from(fence.epoch.0), int(fence.lease_no.0));
-    vec![
-        doc! {"attempt_epoch": {"$lt": epoch}},
-        doc! {"attempt_epoch": epoch, "lease_no": {"$lte": lease_no}},
-        doc! {"attempt_epoch": epoch, "lease_no": Bson::Null},
-        doc! {"attempt_epoch": Bson::Null},
-    ]
-}
-
-fn newer(fence: &Fence) -> Vec<Document> {
+/// Conditions, any of which says that a document is newer than the writer. One that meets
+/// none gives way: what a coordinator left for a failed batch has neither number, workers
+/// of other kinds write no `lease_no`, and a damaged pair is no pair.
+pub(super) fn newer(fence: &Fence) -> Vec<Document> {
     let (epoch, lease_no) = (i64::from(fence.epoch.0), int(fence.lease_no.0));
     vec![
         doc! {"attempt_epoch": {"$gt": epoch}},
@@ -205,8 +197,10 @@ fn newer(fence: &Fence) -> Vec<Document> {
     ]
 }
 
-fn upsert(fence: &Fence, partial: &NewPartial) -> Result<Upsert, StoreError> {
+/// What is written of an artifact, without its name.
+fn fields(fence: &Fence, partial: &NewPartial) -> Result<Document, StoreError> {
     let (meta, exact) = json::to_document(&partial.meta);
+    // Plain names and numbers of 64 bits: always exact.
     let (metrics, _) = json::to_document(partial.metrics.as_object());
     let mut fields = doc! {
         "attempt_epoch": i64::from(fence.epoch.0),
@@ -219,18 +213,35 @@ fn upsert(fence: &Fence, partial: &NewPartial) -> Result<Upsert, StoreError> {
         "payload": Bson::Null,
         "updated_at": date(partial.now),
     };
-    let mut unset = doc! {"error": ""};
-    if exact {
-        unset.insert("meta_json", "");
-    } else {
+    if !exact {
         fields.insert("meta_json", text("an artifact's meta", &partial.meta)?);
+    }
+    Ok(fields)
+}
+
+/// A new artifact.
+fn document(fence: &Fence, partial: &NewPartial) -> Result<Document, StoreError> {
+    let mut document = doc! {"_id": ObjectId::new()};
+    document.extend(of_node(&fence.key));
+    document.insert("batch_uid", partial.batch_uid.as_str());
+    document.extend(fields(fence, partial)?);
+    document.insert("created_at", date(partial.now));
+    Ok(document)
+}
+
+/// An artifact in place of one that is not newer.
+fn change(fence: &Fence, partial: &NewPartial) -> Result<Document, StoreError> {
+    let fields = fields(fence, partial)?;
+    let mut unset = doc! {"error": ""};
+    if !fields.contains_key("meta_json") {
+        unset.insert("meta_json", "");
     }
     let mut filter = of_node(&fence.key);
     filter.insert("batch_uid", partial.batch_uid.as_str());
-    filter.insert("$or", not_newer(fence));
+    filter.insert("$nor", newer(fence));
     // Sets what is not there yet, also in a document that a coordinator began.
     let created = doc! {"created_at": date(partial.now)};
-    Ok(Upsert { filter, change: doc! {"$set": fields, "$unset": unset, "$min": created} })
+    Ok(upsert(filter, doc! {"$set": fields, "$unset": unset, "$min": created}))
 }
 
 /// An `_id` of whatever type, as text: the bytes of a document that holds it.

@@ -2,11 +2,15 @@
 
 use mongodb::bson::{Bson, Document, doc};
 
-use super::artifacts::{not_newer, of_node};
+use super::artifacts::{TRIES, newer, of_node};
 use super::error::{is_duplicate, meaning};
-use super::{MongoStore, date, decode, int, json, text, within};
+use super::group::fitting;
+use super::{MongoStore, date, int, json, text};
 use crate::store::{Fenced, NewComplete, StoreError};
 use crate::types::Fence;
+
+/// Before the first attempt there is none that could have left anything.
+const FIRST_EPOCH: u32 = 1;
 
 const WRITING: &str = "writing a complete artifact";
 
@@ -21,34 +25,45 @@ impl MongoStore {
         let mut filter = of_node(&fence.key);
         filter.insert("status", "complete");
         let change = change(fence, complete)?;
-        loop {
-            let found = within(self.artifacts.find_one(filter.clone())).await;
-            let found = found.map_err(|error| meaning(WRITING, &error))?;
-            if found.as_ref().is_some_and(|found| is_newer(found, fence)) {
+        fitting(WRITING, &change)?;
+        for _ in 0..TRIES {
+            let mut is_newer = filter.clone();
+            is_newer.insert("$or", newer(fence));
+            if self.found(is_newer).await?.is_some() {
                 return Ok(Fenced::Lost);
             }
             self.remove_older(fence).await?;
+            let found = self.found(filter.clone()).await?;
             // A new one has a name of its own, so that of two that are made at once one
             // finds it taken.
             let id = found.and_then(|found| found.get("_id").cloned());
             let id = id.unwrap_or_else(|| Bson::String(format!("complete:{}", name(fence))));
             let mut own = filter.clone();
             own.insert("_id", id);
-            own.insert("$or", not_newer(fence));
+            own.insert("$nor", newer(fence));
             let written = self.artifacts.update_one(own, change.clone()).upsert(true);
-            match within(written).await {
+            match self.within(written).await {
                 Ok(_) => return Ok(Fenced::Written),
                 Err(error) if is_duplicate(&error) => {}
                 Err(error) => return Err(meaning(WRITING, &error)),
             }
         }
+        Err(StoreError::Unavailable(format!("{WRITING}: others write the same one")))
+    }
+
+    async fn found(&self, filter: Document) -> Result<Option<Document>, StoreError> {
+        let find = self.artifacts.find_one(filter).projection(doc! {"_id": 1});
+        self.within(find).await.map_err(|error| meaning(WRITING, &error))
     }
 
     async fn remove_older(&self, fence: &Fence) -> Result<(), StoreError> {
+        if fence.epoch.0 <= FIRST_EPOCH {
+            return Ok(());
+        }
         let mut older = of_node(&fence.key);
         older.insert("status", "partial");
         older.insert("attempt_epoch", doc! {"$lt": i64::from(fence.epoch.0)});
-        let removed = within(self.artifacts.delete_many(older)).await;
+        let removed = self.within(self.artifacts.delete_many(older)).await;
         removed.map(drop).map_err(|error| meaning("removing older artifacts", &error))
     }
 }
@@ -56,12 +71,6 @@ impl MongoStore {
 fn name(fence: &Fence) -> String {
     let (task, node) = (fence.key.task_id.as_str(), fence.key.node_id.as_str());
     format!("{}:{task}:{node}", task.len())
-}
-
-fn is_newer(found: &Document, fence: &Fence) -> bool {
-    let number = |key| decode::number::<u64>(found, key).ok();
-    let stored = (number("attempt_epoch"), number("lease_no"));
-    stored > (Some(u64::from(fence.epoch.0)), Some(fence.lease_no.0))
 }
 
 fn change(fence: &Fence, complete: &NewComplete) -> Result<Document, StoreError> {

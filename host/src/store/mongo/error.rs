@@ -9,16 +9,21 @@ pub(super) const DUPLICATE_KEY: i32 = 11_000;
 
 /// A call that took longer than any may.
 #[derive(Debug, thiserror::Error)]
-#[error("no answer within {} s", super::WITHIN.as_secs())]
-pub(super) struct TooSlow;
+#[error("no answer within {} s", .0.as_secs_f64())]
+pub(super) struct TooSlow(pub std::time::Duration);
 
 /// What a server says for a while only: it steps down, shuts down, or is overloaded.
-const PASSING: &[i32] =
-    &[6, 7, 64, 89, 91, 112, 134, 189, 262, 317, 9_001, 10_107, 11_600, 11_602, 13_435, 13_436];
+const PASSING: &[i32] = &[
+    6, 7, 24, 43, 46, 50, 64, 89, 91, 112, 133, 134, 175, 189, 202, 237, 262, 317, 9_001, 10_107,
+    11_600, 11_602, 13_435, 13_436, 14_031,
+];
 
 const UNAUTHORIZED: i32 = 13;
 const AUTHENTICATION_FAILED: i32 = 18;
-const TOO_LARGE: i32 = 10_334;
+/// A document beyond the limit.
+pub(super) const TOO_LARGE: i32 = 10_334;
+/// The same, of one that a change or an upsert would make so large.
+const GROWN_TOO_LARGE: [i32; 2] = [17_419, 17_420];
 
 /// True when a document with the same key was there.
 pub(super) fn is_duplicate(error: &Error) -> bool {
@@ -66,8 +71,16 @@ pub(super) fn meaning(what: &str, error: &Error) -> StoreError {
         _ => {}
     }
     match code(error) {
-        Some(code) => of_code(what, code, &error.to_string()),
-        None => StoreError::Unavailable(format!("{what}: {error}")),
+        Some(code) => of_code(what, code, &text(error)),
+        None => StoreError::Unavailable(format!("{what}: {}", text(error))),
+    }
+}
+
+/// The error alone, without the driver's notes on it.
+fn text(error: &Error) -> String {
+    match error.get_custom::<TooSlow>() {
+        Some(slow) => slow.to_string(),
+        None => error.kind.to_string(),
     }
 }
 
@@ -85,6 +98,7 @@ pub(super) fn of_code(what: &str, code: i32, text: &str) -> StoreError {
             "{what}: a document would be larger than the 16 MiB that MongoDB stores; lower \
              `limits.result_bytes` of the role, or put less into one batch"
         )),
+        code if GROWN_TOO_LARGE.contains(&code) => of_code(what, TOO_LARGE, text),
         code if PASSING.contains(&code) => StoreError::Unavailable(format!("{what}: {text}")),
         _ => StoreError::Fatal(format!("{what}: {text}")),
     }
@@ -99,7 +113,12 @@ mod tests {
         for code in [189, 91, 11_600, 10_107] {
             assert!(matches!(of_code("x", code, "t"), StoreError::Unavailable(_)), "{code}");
         }
-        for (code, named) in [(13, "readWrite"), (18, "mongodb_uri"), (10_334, "result_bytes")] {
+        for (code, named) in [
+            (13, "readWrite"),
+            (18, "mongodb_uri"),
+            (10_334, "result_bytes"),
+            (17_419, "result_bytes"),
+        ] {
             let error = of_code("x", code, "t");
             assert!(matches!(&error, StoreError::Fatal(text) if text.contains(named)), "{error}");
         }

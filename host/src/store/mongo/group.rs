@@ -1,9 +1,9 @@
-//! Many upserts as one `update` command.
+//! Many writes as one command.
 
 use mongodb::bson::{Document, doc};
 
-use super::error::{DUPLICATE_KEY, meaning, of_code};
-use super::{MongoStore, within};
+use super::error::{DUPLICATE_KEY, TOO_LARGE, meaning, of_code};
+use super::{MongoStore, decode};
 use crate::store::StoreError;
 
 /// Statements and bytes of one command; more take more than one. The server takes 48 MB.
@@ -14,67 +14,61 @@ const BYTES: usize = 12 << 20;
 /// of the artifact take a little.
 const MAX_DOCUMENT: usize = 15 << 20;
 
-/// One upsert: the document that `filter` finds, or a new one, is changed.
-pub(super) struct Upsert {
-    /// What finds it.
-    pub filter: Document,
-    /// What is done to it.
-    pub change: Document,
+/// Writes of one kind.
+pub(super) enum Writes {
+    /// New documents.
+    Inserts(Vec<Document>),
+    /// Changes of the documents that are found, or of new ones: `q`, `u`.
+    Upserts(Vec<Document>),
+}
+
+/// A change of the document that `filter` finds, or of a new one.
+pub(super) fn upsert(filter: Document, change: Document) -> Document {
+    doc! {"q": filter, "u": change, "upsert": true}
+}
+
+impl Writes {
+    fn into_parts(self) -> (&'static str, &'static str, Vec<Document>) {
+        match self {
+            Self::Inserts(documents) => ("insert", "documents", documents),
+            Self::Upserts(statements) => ("update", "updates", statements),
+        }
+    }
 }
 
 impl MongoStore {
-    /// Performs all upserts and returns the places of those that found a document with the
-    /// same key that their filter does not find.
-    pub(super) async fn upsert_all(
+    /// Performs all writes and returns the places of those that met a document with the
+    /// same key: one that was there, or one that an upsert's filter does not find.
+    pub(super) async fn write_all(
         &self,
         collection: &str,
-        upserts: &[Upsert],
+        writes: Writes,
     ) -> Result<Vec<usize>, StoreError> {
         let what = format!("writing to {collection}");
-        let mut taken = Vec::new();
-        let (mut from, mut statements, mut bytes) = (0, Vec::new(), 0);
-        for (at, upsert) in upserts.iter().enumerate() {
-            let statement =
-                doc! {"q": upsert.filter.clone(), "u": upsert.change.clone(), "upsert": true};
-            let size = mongodb::bson::serialize_to_vec(&statement)
-                .map_err(|error| StoreError::Fatal(format!("{what}: {error}")))?
-                .len();
-            if size > MAX_DOCUMENT {
-                return Err(of_code(&what, 10_334, ""));
-            }
-            if statements.len() == STATEMENTS || bytes + size > BYTES && !statements.is_empty() {
-                let sent = std::mem::take(&mut statements);
-                taken.extend(self.send(collection, &what, sent).await?.map(|n| n + from));
-                (from, bytes) = (at, 0);
-            }
-            bytes += size;
-            statements.push(statement);
-        }
-        if !statements.is_empty() {
-            taken.extend(self.send(collection, &what, statements).await?.map(|n| n + from));
+        let (command, list, statements) = writes.into_parts();
+        let (mut taken, mut from) = (Vec::new(), 0);
+        for group in grouped(&what, statements)? {
+            let count = group.len();
+            let command = doc! {command: collection, list: group, "ordered": false};
+            taken.extend(self.send(&what, command).await?.into_iter().map(|at| at + from));
+            from += count;
         }
         Ok(taken)
     }
 
-    async fn send(
-        &self,
-        collection: &str,
-        what: &str,
-        statements: Vec<Document>,
-    ) -> Result<impl Iterator<Item = usize> + use<>, StoreError> {
-        let mut command = doc! {"update": collection, "updates": statements, "ordered": false};
+    async fn send(&self, what: &str, mut command: Document) -> Result<Vec<usize>, StoreError> {
         if let Some(concern) = self.db.write_concern() {
             let concern = mongodb::bson::serialize_to_bson(concern)
                 .map_err(|error| StoreError::Fatal(format!("{what}: {error}")))?;
             command.insert("writeConcern", concern);
         }
-        let answer = within(self.db.run_command(command)).await;
+        let answer = self.within(self.db.run_command(command)).await;
         let answer = answer.map_err(|error| meaning(what, &error))?;
         let mut taken = Vec::new();
         let errors = answer.get_array("writeErrors").map(Vec::as_slice).unwrap_or_default();
         for error in errors.iter().filter_map(|error| error.as_document()) {
-            let code = super::decode::number::<i32>(error, "code").unwrap_or(0);
-            let at = super::decode::number::<usize>(error, "index").unwrap_or(0);
+            let code = decode::number::<i32>(error, "code").unwrap_or(0);
+            let at = decode::number::<usize>(error, "index").unwrap_or(0);
             if code != DUPLICATE_KEY {
                 return Err(of_code(what, code, error.get_str("errmsg").unwrap_or_default()));
             }
@@ -84,6 +78,35 @@ impl MongoStore {
             let text = concern.get_str("errmsg").unwrap_or_default();
             return Err(StoreError::Unavailable(format!("{what}: not acknowledged yet: {text}")));
         }
-        Ok(taken.into_iter())
+        Ok(taken)
     }
+}
+
+/// The bytes of a document. One that no server stores is refused here: some servers answer
+/// it by closing the connection, which looks like an outage.
+pub(super) fn fitting(what: &str, document: &Document) -> Result<usize, StoreError> {
+    let bytes = mongodb::bson::serialize_to_vec(document)
+        .map_err(|error| StoreError::Fatal(format!("{what}: {error}")))?;
+    if bytes.len() > MAX_DOCUMENT {
+        return Err(of_code(what, TOO_LARGE, ""));
+    }
+    Ok(bytes.len())
+}
+
+/// Cut into what one command each takes.
+fn grouped(what: &str, statements: Vec<Document>) -> Result<Vec<Vec<Document>>, StoreError> {
+    let (mut groups, mut group, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for statement in statements {
+        let size = fitting(what, &statement)?;
+        if group.len() == STATEMENTS || bytes + size > BYTES && !group.is_empty() {
+            groups.push(std::mem::take(&mut group));
+            bytes = 0;
+        }
+        bytes += size;
+        group.push(statement);
+    }
+    if !group.is_empty() {
+        groups.push(group);
+    }
+    Ok(groups)
 }

@@ -6,8 +6,8 @@ use mongodb::bson::{Document, doc};
 use mongodb::options::IndexOptions;
 use mongodb::{Collection, IndexModel};
 
+use super::MongoStore;
 use super::error::meaning;
-use super::{MongoStore, all_indexes, within};
 use crate::store::StoreError;
 
 /// How long a run's record is kept after its last change.
@@ -53,15 +53,19 @@ pub(super) async fn ensure(store: &MongoStore) -> Result<(), StoreError> {
             options: IndexOptions::builder().sparse(true).build(),
         },
     ];
-    ensure_of(&store.artifacts, &artifacts).await?;
-    ensure_of(&store.claims, &claims).await?;
-    ensure_of(&store.worker_states, &states).await
+    ensure_of(store, &store.artifacts, &artifacts).await?;
+    ensure_of(store, &store.claims, &claims).await?;
+    ensure_of(store, &store.worker_states, &states).await
 }
 
-async fn ensure_of(collection: &Collection<Document>, wanted: &[Wanted]) -> Result<(), StoreError> {
+async fn ensure_of(
+    store: &MongoStore,
+    collection: &Collection<Document>,
+    wanted: &[Wanted],
+) -> Result<(), StoreError> {
     let name = collection.name();
     let listing = format!("listing the indexes of {name}");
-    let known = all_indexes(collection).await.map_err(|error| meaning(&listing, &error))?;
+    let known = store.all_indexes(collection).await.map_err(|error| meaning(&listing, &error))?;
     for index in wanted {
         let same_keys = |known: &&IndexModel| is_same(&known.keys, &index.keys);
         if let Some(known) = known.iter().find(same_keys) {
@@ -71,7 +75,10 @@ async fn ensure_of(collection: &Collection<Document>, wanted: &[Wanted]) -> Resu
         let model =
             IndexModel::builder().keys(index.keys.clone()).options(index.options.clone()).build();
         let making = format!("making the index {} of {name}", index.keys);
-        within(collection.create_index(model)).await.map_err(|error| meaning(&making, &error))?;
+        store
+            .within(collection.create_index(model))
+            .await
+            .map_err(|error| meaning(&making, &error))?;
     }
     Ok(())
 }

@@ -85,6 +85,10 @@ pub(super) fn from_bson(value: Bson) -> Value {
         Bson::Null | Bson::Undefined => Value::Null,
         Bson::Array(elements) => elements.into_iter().map(from_bson).collect(),
         Bson::Document(document) => Value::Object(from_document(document)),
+        Bson::DateTime(at) => match at.try_to_rfc3339_string() {
+            Ok(text) => serde_json::json!({"$date": text}),
+            Err(_) => serde_json::to_value(Bson::DateTime(at)).unwrap_or_default(),
+        },
         other => serde_json::to_value(other).unwrap_or_default(),
     }
 }

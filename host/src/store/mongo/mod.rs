@@ -8,6 +8,7 @@
 mod artifacts;
 mod complete;
 mod decode;
+mod documents;
 mod error;
 mod group;
 mod index;
@@ -26,12 +27,10 @@ use mongodb::options::{Acknowledgment, ClientOptions, WriteConcern};
 use mongodb::{Client, Collection, Database};
 use tokio::sync::OnceCell;
 
+pub use documents::{DocumentQuery, FoundDocuments};
+
 use super::StoreError;
 use crate::clock::{Clock, UnixMs};
-
-/// How long one call may take. A server that hangs holds nobody for longer; what the call
-/// was to change may have been changed all the same.
-const WITHIN: Duration = Duration::from_secs(15);
 
 /// How long a server is looked for, unless the URI says otherwise.
 const FIND_SERVER: Duration = Duration::from_secs(5);
@@ -43,6 +42,9 @@ pub struct MongoOptions {
     pub uri: String,
     /// Its name.
     pub database: String,
+    /// How long one call may take. A server that hangs holds nobody for longer; what the
+    /// call was to change may have been changed all the same.
+    pub within: Duration,
 }
 
 /// A MongoDB database. Clones share its connections.
@@ -57,6 +59,7 @@ pub struct MongoStore {
     /// its own if they were in `tasks`.
     own_tasks: Collection<Document>,
     clock: Clock,
+    within: Duration,
     prepared: Arc<OnceCell<()>>,
 }
 
@@ -72,7 +75,8 @@ impl MongoStore {
         client.server_selection_timeout.get_or_insert(FIND_SERVER);
         client.connect_timeout.get_or_insert(FIND_SERVER);
         client.write_concern.get_or_insert_with(|| {
-            WriteConcern::builder().w(Acknowledgment::Majority).w_timeout(WITHIN).build()
+            let majority = WriteConcern::builder().w(Acknowledgment::Majority);
+            majority.w_timeout(options.within).build()
         });
         let client = Client::with_options(client).map_err(error::of_uri)?;
         let db = client.database(&options.database);
@@ -84,57 +88,61 @@ impl MongoStore {
             own_tasks: db.collection("flowkit_tasks"),
             db,
             clock,
+            within: options.within,
             prepared: Arc::default(),
         })
+    }
+
+    /// Waits for a call, but not for ever.
+    async fn within<T>(
+        &self,
+        call: impl IntoFuture<Output = mongodb::error::Result<T>>,
+    ) -> mongodb::error::Result<T> {
+        match tokio::time::timeout(self.within, call.into_future()).await {
+            Ok(done) => done,
+            Err(_) => Err(mongodb::error::Error::custom(error::TooSlow(self.within))),
+        }
+    }
+
+    /// Every document that a query finds.
+    async fn all(
+        &self,
+        find: impl IntoFuture<Output = mongodb::error::Result<mongodb::Cursor<Document>>>,
+    ) -> mongodb::error::Result<Vec<Document>> {
+        self.within(async {
+            let mut cursor = find.into_future().await?;
+            let mut found = Vec::new();
+            while cursor.advance().await? {
+                found.push(cursor.deserialize_current()?);
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    /// Every index of a collection; none of one that does not exist yet.
+    async fn all_indexes(
+        &self,
+        collection: &Collection<Document>,
+    ) -> mongodb::error::Result<Vec<mongodb::IndexModel>> {
+        const NAMESPACE_NOT_FOUND: i32 = 26;
+        let listed = self.within(async {
+            let mut cursor = collection.list_indexes().await?;
+            let mut found = Vec::new();
+            while cursor.advance().await? {
+                found.push(cursor.deserialize_current()?);
+            }
+            Ok(found)
+        });
+        match listed.await {
+            Err(error) if error::code(&error) == Some(NAMESPACE_NOT_FOUND) => Ok(Vec::new()),
+            listed => listed,
+        }
     }
 
     /// Ensures the indexes, once.
     async fn prepared(&self) -> Result<(), StoreError> {
         self.prepared.get_or_try_init(|| index::ensure(self)).await.copied()
-    }
-}
-
-/// Waits for a call, but not for ever.
-async fn within<T>(
-    call: impl IntoFuture<Output = mongodb::error::Result<T>>,
-) -> mongodb::error::Result<T> {
-    match tokio::time::timeout(WITHIN, call.into_future()).await {
-        Ok(done) => done,
-        Err(_) => Err(mongodb::error::Error::custom(error::TooSlow)),
-    }
-}
-
-/// Every document that a query finds.
-async fn all(
-    find: impl IntoFuture<Output = mongodb::error::Result<mongodb::Cursor<Document>>>,
-) -> mongodb::error::Result<Vec<Document>> {
-    within(async {
-        let mut cursor = find.into_future().await?;
-        let mut found = Vec::new();
-        while cursor.advance().await? {
-            found.push(cursor.deserialize_current()?);
-        }
-        Ok(found)
-    })
-    .await
-}
-
-/// Every index of a collection; none of one that does not exist yet.
-async fn all_indexes(
-    collection: &Collection<Document>,
-) -> mongodb::error::Result<Vec<mongodb::IndexModel>> {
-    const NAMESPACE_NOT_FOUND: i32 = 26;
-    let listed = within(async {
-        let mut cursor = collection.list_indexes().await?;
-        let mut found = Vec::new();
-        while cursor.advance().await? {
-            found.push(cursor.deserialize_current()?);
-        }
-        Ok(found)
-    });
-    match listed.await {
-        Err(error) if error::code(&error) == Some(NAMESPACE_NOT_FOUND) => Ok(Vec::new()),
-        listed => listed,
     }
 }
 

@@ -1,13 +1,15 @@
 //! Runs in MongoDB: every change is one conditional update of the run's document.
 
 use async_trait::async_trait;
+use mongodb::action::Find;
 use mongodb::bson::{Bson, Document, doc};
 use mongodb::options::ReturnDocument;
 
 use super::decode::readable;
 use super::error::{is_duplicate, meaning};
+use super::group::fitting;
 use super::run_doc::{self, as_seen, held, id};
-use super::{MongoStore, all, date, text, within};
+use super::{MongoStore, date, text};
 use crate::clock::UnixMs;
 use crate::store::{
     Admitted, ClaimQuery, EndCheck, Fenced, NewRun, Owner, Progress, RunEnd, RunRecord, RunStore,
@@ -31,10 +33,11 @@ impl RunStore for MongoStore {
             "$inc": {"lease_no": i64::from(owner.is_some())},
             "$unset": {"updated_at": "", "check": ""},
         };
+        fitting("recording a run", &change)?;
         loop {
             // Where the same or a newer attempt is recorded, the condition fails, and the
             // insert that follows from it finds the `_id` taken.
-            let admitted = within(
+            let admitted = self.within(
                 self.worker_states
                     .find_one_and_update(older.clone(), change.clone())
                     .upsert(true)
@@ -58,14 +61,14 @@ impl RunStore for MongoStore {
     }
 
     async fn run(&self, key: &RunKey) -> Result<Option<RunRecord>, StoreError> {
-        let found = within(self.worker_states.find_one(doc! {"_id": id(key)})).await;
+        let found = self.within(self.worker_states.find_one(doc! {"_id": id(key)})).await;
         let found = found.map_err(|error| meaning("reading a run", &error))?;
         found.as_ref().map(run_doc::read).transpose()
     }
 
     async fn runs_of_task(&self, task_id: &TaskId) -> Result<Vec<RunRecord>, StoreError> {
         let of_task = doc! {"kind": "run", "task_id": task_id.as_str()};
-        let found = all(self.worker_states.find(of_task).sort(doc! {"node_id": 1})).await;
+        let found = self.all(self.worker_states.find(of_task).sort(doc! {"node_id": 1})).await;
         let found = found.map_err(|error| meaning("reading a task's runs", &error))?;
         found.iter().map(run_doc::read).collect()
     }
@@ -89,17 +92,10 @@ impl RunStore for MongoStore {
                 {"owner.worker_id": query.worker_id.as_str(), "_id": {"$nin": held}},
             ],
         };
-        let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
-        if limit == 0 {
-            return Ok(Vec::new());
-        }
-        let find = self.worker_states.find(free).sort(doc! {"created_at": 1}).limit(limit);
-        let found = all(find).await;
-        let found = found.map_err(|error| meaning("looking for runs to take over", &error))?;
-        let mut runs: Vec<RunRecord> =
-            found.iter().filter_map(|document| readable(run_doc::read(document))).collect();
-        runs.retain(|run| query.admits(&run.new.key, run.owner.as_ref(), |_| false));
-        Ok(runs)
+        let find = self.worker_states.find(free).sort(doc! {"created_at": 1});
+        let wanted = |run: &RunRecord| query.admits(&run.new.key, run.owner.as_ref(), |_| false);
+        let found = self.first_runs(find, query.limit, wanted).await;
+        found.map_err(|error| meaning("looking for runs to take over", &error))
     }
 
     async fn claim(
@@ -123,7 +119,7 @@ impl RunStore for MongoStore {
             "$set": {"owner": run_doc::of_owner(owner), "changed_at": date(self.clock.wall())},
             "$inc": {"lease_no": 1_i64},
         };
-        let claimed = within(
+        let claimed = self.within(
             self.worker_states
                 .find_one_and_update(filter, change)
                 .return_document(ReturnDocument::After),
@@ -184,16 +180,11 @@ impl RunStore for MongoStore {
         now: UnixMs,
         limit: usize,
     ) -> Result<Vec<RunRecord>, StoreError> {
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        if limit == 0 {
-            return Ok(Vec::new());
-        }
         let roles: Vec<&str> = roles.iter().map(Role::as_str).collect();
         let due = doc! {"role": {"$in": roles}, "check.at": {"$lte": date(now)}};
-        let find = self.worker_states.find(due).sort(doc! {"check.at": 1}).limit(limit);
-        let found = all(find).await;
-        let found = found.map_err(|error| meaning("looking for ends to look after", &error))?;
-        Ok(found.iter().filter_map(|document| readable(run_doc::read(document))).collect())
+        let find = self.worker_states.find(due).sort(doc! {"check.at": 1});
+        let found = self.first_runs(find, limit, |_| true).await;
+        found.map_err(|error| meaning("looking for ends to look after", &error))
     }
 
     async fn move_check(
@@ -222,12 +213,36 @@ impl RunStore for MongoStore {
         let waiting = doc! {
             "role": role.as_str(), "end_sent": false, "owner": Bson::Null, "end": Bson::Null,
         };
-        let counted = within(self.worker_states.count_documents(waiting)).await;
+        let counted = self.within(self.worker_states.count_documents(waiting)).await;
         counted.map_err(|error| meaning("counting the queued runs", &error))
     }
 }
 
 impl MongoStore {
+    /// The first `limit` runs of a query that are `wanted`. Those that cannot be read do not
+    /// count: a few damaged ones would otherwise stand in front of all others for ever.
+    async fn first_runs(
+        &self,
+        find: Find<'_, Document>,
+        limit: usize,
+        wanted: impl Fn(&RunRecord) -> bool + Send + Sync,
+    ) -> mongodb::error::Result<Vec<RunRecord>> {
+        let mut runs = Vec::new();
+        if limit == 0 {
+            return Ok(runs);
+        }
+        let page = u32::try_from(limit.saturating_add(1)).unwrap_or(u32::MAX).clamp(2, 1_000);
+        self.within(async {
+            let mut cursor = find.batch_size(page).await?;
+            while runs.len() < limit && cursor.advance().await? {
+                let run = readable(run_doc::read(&cursor.deserialize_current()?));
+                runs.extend(run.filter(&wanted));
+            }
+            Ok(runs)
+        })
+        .await
+    }
+
     /// Changes the run that `filter` finds; the time of the change is set with it.
     async fn change(
         &self,
@@ -241,7 +256,8 @@ impl MongoStore {
         if !unset.is_empty() {
             change.insert("$unset", unset);
         }
-        let changed = within(self.worker_states.update_one(filter, change)).await;
+        fitting(what, &change)?;
+        let changed = self.within(self.worker_states.update_one(filter, change)).await;
         let changed = changed.map_err(|error| meaning(what, &error))?;
         Ok(if changed.matched_count == 1 { Fenced::Written } else { Fenced::Lost })
     }
@@ -258,13 +274,13 @@ impl MongoStore {
         let any = doc! {"$or": fences.iter().map(held).collect::<Vec<_>>()};
         let now = date(self.clock.wall());
         let change = doc! {"$set": {"owner.deadline": date(deadline), "changed_at": now}};
-        let renewed = within(self.worker_states.update_many(any.clone(), change)).await;
+        let renewed = self.within(self.worker_states.update_many(any.clone(), change)).await;
         let renewed = renewed.map_err(|error| meaning("renewing leases", &error))?;
         if renewed.matched_count == fences.len() as u64 {
             return Ok(Vec::new());
         }
         let find = self.worker_states.find(any).projection(doc! {"_id": 1});
-        let kept = all(find).await;
+        let kept = self.all(find).await;
         let kept = kept.map_err(|error| meaning("reading which leases were renewed", &error))?;
         let kept: Vec<&str> = kept.iter().filter_map(|kept| kept.get_str("_id").ok()).collect();
         let is_lost = |fence: &&Fence| !kept.contains(&id(&fence.key).as_str());

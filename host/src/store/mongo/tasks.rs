@@ -10,7 +10,7 @@ use mongodb::bson::{Bson, Document, doc};
 use super::decode::{self, Decoded, readable};
 use super::error::{is_duplicate, meaning};
 use super::tasks_view;
-use super::{MongoStore, all, date, int, text, within};
+use super::{MongoStore, date, int, text};
 use crate::clock::UnixMs;
 use crate::store::{CancelState, NodeView, StoreError, TaskDoc, TaskStore};
 use crate::types::{RunKey, TaskId, WorkerId};
@@ -28,13 +28,14 @@ impl TaskStore for MongoStore {
             .tasks
             .find(doc! {"id": {"$in": ids(keys.iter())}})
             .projection(tasks_view::projection());
-        let found = all(find).await.map_err(|error| meaning("reading tasks", &error))?;
+        let found = self.all(find).await.map_err(|error| meaning("reading tasks", &error))?;
         let mut views = tasks_view::of(&found, keys);
         let known = |id: &TaskId| found.iter().any(|d| d.get_str("id").ok() == Some(id.as_str()));
         let ours: Vec<&RunKey> = keys.iter().filter(|key| !known(&key.task_id)).collect();
         if !ours.is_empty() {
             let find = self.own_tasks.find(doc! {"_id": {"$in": ids(ours.iter().copied())}});
-            let found = all(find).await.map_err(|error| meaning("reading our tasks", &error))?;
+            let found =
+                self.all(find).await.map_err(|error| meaning("reading our tasks", &error))?;
             for task in found.iter().filter_map(|document| readable(read(document))) {
                 let nodes = ours.iter().filter(|key| key.task_id == task.id);
                 views.extend(nodes.filter_map(|key| task.view(&key.node_id)));
@@ -52,7 +53,7 @@ impl TaskStore for MongoStore {
             "created_at": date(task.created_at),
         };
         document.extend(saved(task)?);
-        match within(self.own_tasks.insert_one(document)).await {
+        match self.within(self.own_tasks.insert_one(document)).await {
             Ok(_) => Ok(true),
             Err(error) if is_duplicate(&error) => Ok(false),
             Err(error) => Err(meaning("storing a task", &error)),
@@ -60,12 +61,12 @@ impl TaskStore for MongoStore {
     }
 
     async fn task(&self, id: &TaskId) -> Result<Option<TaskDoc>, StoreError> {
-        let ours = within(self.own_tasks.find_one(doc! {"_id": id.as_str()})).await;
+        let ours = self.within(self.own_tasks.find_one(doc! {"_id": id.as_str()})).await;
         let ours = ours.map_err(|error| meaning("reading a task", &error))?;
         if let Some(document) = ours {
             return read(&document).map(Some);
         }
-        let theirs = within(self.tasks.find_one(doc! {"id": id.as_str()})).await;
+        let theirs = self.within(self.tasks.find_one(doc! {"id": id.as_str()})).await;
         let theirs = theirs.map_err(|error| meaning("reading a task", &error))?;
         theirs.as_ref().map(tasks_view::whole).transpose()
     }
@@ -82,7 +83,7 @@ impl TaskStore for MongoStore {
         }
         for (filter, most) in theirs {
             let find = self.tasks.find(filter).sort(doc! {"_id": -1}).limit(most);
-            let found = all(find).await.map_err(|error| meaning("listing tasks", &error))?;
+            let found = self.all(find).await.map_err(|error| meaning("listing tasks", &error))?;
             tasks.extend(found.iter().filter_map(|d| readable(tasks_view::whole(d))));
         }
         tasks.sort_by_key(|task| Reverse((task.created_at, task.id.clone())));
@@ -104,7 +105,7 @@ impl TaskStore for MongoStore {
     async fn save_task(&self, task: &TaskDoc) -> Result<bool, StoreError> {
         let same = doc! {"_id": task.id.as_str(), "version": int(task.version)};
         let change = doc! {"$set": saved(task)?, "$inc": {"version": 1_i64}};
-        let saved = within(self.own_tasks.update_one(same, change)).await;
+        let saved = self.within(self.own_tasks.update_one(same, change)).await;
         Ok(saved.map_err(|error| meaning("saving a task", &error))?.matched_count == 1)
     }
 
@@ -112,7 +113,7 @@ impl TaskStore for MongoStore {
         let now = date(self.clock.wall());
         let change = doc! {"cancelled": true, "cancel_reason": reason, "updated_at": now};
         let own = doc! {"_id": id.as_str()};
-        let asked = within(self.own_tasks.update_one(own, doc! {"$set": change})).await;
+        let asked = self.within(self.own_tasks.update_one(own, doc! {"$set": change})).await;
         Ok(asked.map_err(|error| meaning("cancelling a task", &error))?.matched_count == 1)
     }
 
@@ -132,7 +133,7 @@ impl TaskStore for MongoStore {
             "until": date(now.plus(ttl)),
         };
         let held = self.worker_states.update_one(free, doc! {"$set": fields}).upsert(true);
-        match within(held).await {
+        match self.within(held).await {
             Ok(_) => Ok(true),
             Err(error) if is_duplicate(&error) => Ok(false),
             Err(error) => Err(meaning("holding the coordination", &error)),
@@ -147,7 +148,7 @@ impl MongoStore {
         if let Some(most) = most {
             find = find.limit(int(most as u64));
         }
-        let found = all(find).await.map_err(|error| meaning("listing our tasks", &error))?;
+        let found = self.all(find).await.map_err(|error| meaning("listing our tasks", &error))?;
         Ok(found.iter().filter_map(|document| readable(read(document))).collect())
     }
 }

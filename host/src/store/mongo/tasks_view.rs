@@ -97,15 +97,10 @@ fn decode_whole(task: &Document) -> Decoded<TaskDoc> {
     let status = serde_json::from_value(Value::from(text)).unwrap_or(TaskStatus::Running);
     let mut read = Vec::new();
     for node in nodes(task)? {
-        read.push(NodeDoc {
-            node_id: decode::name(node, "node_id")?,
-            role: decode::name::<Role>(node, "type")?,
-            status: self::status(node),
-            attempt_epoch: epoch(node)?,
-            lease: None,
-            coordinator: cancel_state(node)?,
-            more: Map::new(),
+        let named = decode_node(node).map_err(|problem| {
+            problem.of(format!("a node of the task {} (tasks)", decode::label(task, "id")))
         });
+        read.extend(readable(named));
     }
     Ok(TaskDoc {
         id: decode::name(task, "id")?,
@@ -115,5 +110,17 @@ fn decode_whole(task: &Document) -> Decoded<TaskDoc> {
         version: 0,
         created_at: time("created_at"),
         updated_at: time("updated_at"),
+    })
+}
+
+fn decode_node(node: &Document) -> Decoded<NodeDoc> {
+    Ok(NodeDoc {
+        node_id: decode::name(node, "node_id")?,
+        role: decode::name::<Role>(node, "type")?,
+        status: status(node),
+        attempt_epoch: epoch(node)?,
+        lease: None,
+        coordinator: cancel_state(node)?,
+        more: Map::new(),
     })
 }

@@ -5,7 +5,7 @@ use mongodb::bson::{Document, doc};
 
 use super::decode::{self, readable};
 use super::error::meaning;
-use super::{MongoStore, all, date, text, within};
+use super::{MongoStore, date, text};
 use crate::store::{StoreError, WorkerRecord, WorkerStore};
 use crate::types::WorkerId;
 
@@ -20,17 +20,20 @@ impl WorkerStore for MongoStore {
         };
         let own = doc! {"_id": id(&record.worker_id)};
         let put = self.worker_states.update_one(own, doc! {"$set": fields}).upsert(true);
-        within(put).await.map(drop).map_err(|error| meaning("writing this worker's record", &error))
+        self.within(put)
+            .await
+            .map(drop)
+            .map_err(|error| meaning("writing this worker's record", &error))
     }
 
     async fn remove_worker(&self, worker_id: &WorkerId) -> Result<(), StoreError> {
-        let removed = within(self.worker_states.delete_one(doc! {"_id": id(worker_id)})).await;
+        let removed = self.within(self.worker_states.delete_one(doc! {"_id": id(worker_id)})).await;
         removed.map(drop).map_err(|error| meaning("removing this worker's record", &error))
     }
 
     async fn workers(&self) -> Result<Vec<WorkerRecord>, StoreError> {
         let find = self.worker_states.find(doc! {"kind": "worker"}).sort(doc! {"worker_id": 1});
-        let found = all(find).await.map_err(|error| meaning("reading the workers", &error))?;
+        let found = self.all(find).await.map_err(|error| meaning("reading the workers", &error))?;
         Ok(found.iter().filter_map(|document| readable(read(document))).collect())
     }
 }

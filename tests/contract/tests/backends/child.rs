@@ -45,6 +45,7 @@ fn acts_on_its_order() {
         "write" => crate::kill::write_until_killed(Path::new(path), "n"),
         "write-first" => crate::kill::write_until_killed(Path::new(path), "first"),
         "write-second" => crate::kill::write_until_killed(Path::new(path), "second"),
+        "read-kafka" => crate::kafka::crash::read_until_killed(Path::new(path)),
         "hold" => crate::kill::hold_until_killed(Path::new(path)),
         other => panic!("unknown order {other}"),
     }

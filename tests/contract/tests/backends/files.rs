@@ -96,7 +96,7 @@ fn database_of_another_program() {
 fn written_by_a_newer_one() {
     let place = Place::used();
     Connection::open(&place.path).unwrap().pragma_update(None, "user_version", 7).unwrap();
-    insta::assert_snapshot!(untouched_error(&place), @"the database DIR/flowkit.db has format 7, this flowkit knows formats up to 1: it was written by a newer one; upgrade this flowkit, or use another file; nothing was changed");
+    insta::assert_snapshot!(untouched_error(&place), @"the database DIR/flowkit.db has format 7, this flowkit knows formats up to 2: it was written by a newer one; upgrade this flowkit, or use another file; nothing was changed");
 }
 
 #[test]

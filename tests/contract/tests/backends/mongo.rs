@@ -1,6 +1,11 @@
 //! The store's suite on a MongoDB-wire server: two stores on one database, as two processes
 //! have them.
 
+mod damage;
+mod documents;
+mod foreign;
+mod outage;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -19,7 +24,8 @@ struct Mongo {
 }
 
 async fn connect(uri: &str, database: &str) -> MongoStore {
-    let options = MongoOptions { uri: uri.to_owned(), database: database.to_owned() };
+    let (uri, database) = (uri.to_owned(), database.to_owned());
+    let options = MongoOptions { uri, database, within: contract::SOON };
     MongoStore::connect(options, Clock::system()).await.unwrap()
 }
 

@@ -3,6 +3,7 @@
 use std::hint::black_box;
 use std::time::Duration;
 
+use crate::attempts;
 use crate::bindings::exports::flowkit::worker::handler::HandlerError;
 use crate::bindings::flowkit::worker::host;
 
@@ -17,6 +18,8 @@ pub fn perform(deed: &str) -> Result<String, HandlerError> {
         "exit" => std::process::exit(3),
         "recursion" => drop(black_box(recurse(0))),
         "memory" => drop(eat()),
+        "table" => grow_table_for_ever(),
+        "think" => think(Duration::from_secs(60)),
         "stdout" => print_for_ever("no line break here; "),
         "flood" => log_for_ever(&"\n".repeat(16 << 20)),
         _ => return answer(deed),
@@ -53,7 +56,16 @@ fn answer(deed: &str) -> Result<String, HandlerError> {
         }
         "totals" => Err(error(&host::run_totals(), None)),
         "info" => Err(error(&host::run_info(), None)),
-        "escape" => Err(error(&escape(), None)),
+        "escape" => Err(error(&attempts::escape(), None)),
+        "vandalise" => Err(error(&attempts::vandalise("/data"), None)),
+        "flee" => Err(error(&attempts::flee("/data"), None)),
+        "read-link" => Err(error(&attempts::read("/data/sub/passwd"), None)),
+        "network" => Err(error(&attempts::network(), None)),
+        "environment" => Err(error(&attempts::environment(), None)),
+        "late-partial" => told(host::upsert_partial("b0", "{}")),
+        "forged-long" => told(host::upsert_partial(&"u".repeat(1 << 20), "{}")),
+        "forged-control" => told(host::upsert_partial("b0\u{0}\u{1b}[2J", "{}")),
+        "partial-bomb" => told(host::upsert_partial("b0", &large_meta())),
         "list-data" => Err(error(&list("/data"), None)),
         "write-data" => Err(error(&write("/data/new.txt"), None)),
         other => Err(error(&format!("rogue does not know how to `{other}`"), None)),
@@ -74,6 +86,31 @@ fn spin() {
     loop {
         n = black_box(n.wrapping_add(1));
     }
+}
+
+/// The test replaces this size and the instruction behind it: Rust has no word for
+/// `table.grow`. It is encoded in five bytes.
+const TABLE_MARK: usize = 0x0bad_beef;
+
+fn grow_table_for_ever() {
+    while core::arch::wasm32::memory_grow::<0>(TABLE_MARK) != usize::MAX {}
+    panic!("no more table");
+}
+
+/// Computes, with a little waiting in between.
+fn think(time: Duration) {
+    let began = std::time::Instant::now();
+    while began.elapsed() < time {
+        host::sleep(1);
+        let mut n = 0_u64;
+        for _ in 0..3_000_000 {
+            n = black_box(n.wrapping_add(1));
+        }
+    }
+}
+
+fn large_meta() -> String {
+    format!("{{\"x\": \"{}\"}}", "x".repeat((16 << 20) + 100_000))
 }
 
 fn sleep_for_ever() {
@@ -137,28 +174,6 @@ fn big_log() -> String {
     host::metric("counter", "rows.read", 3.0);
     host::metric("counter", "Bad Name", f64::NAN);
     "{}".to_owned()
-}
-
-/// Everything a handler was not granted, tried; what worked is named.
-fn escape() -> String {
-    let mut worked = Vec::new();
-    for path in ["/", ".", "..", "/etc/passwd", "/data/../../etc/passwd", "/data/link"] {
-        if std::fs::metadata(path).is_ok() {
-            worked.push(path.to_owned());
-        }
-    }
-    if std::net::TcpStream::connect("127.0.0.1:80").is_ok() {
-        worked.push("tcp".to_owned());
-    }
-    if std::net::UdpSocket::bind("127.0.0.1:0").is_ok() {
-        worked.push("udp".to_owned());
-    }
-    if std::net::ToSocketAddrs::to_socket_addrs("localhost:80").is_ok() {
-        worked.push("dns".to_owned());
-    }
-    worked.extend(std::env::vars().map(|(name, _)| format!("env {name}")));
-    worked.extend(std::env::args().map(|arg| format!("arg {arg}")));
-    if worked.is_empty() { "nothing worked".to_owned() } else { worked.join(", ") }
 }
 
 fn list(path: &str) -> String {

@@ -3,6 +3,7 @@
 //! The run's `node_id` says where and how: `process-batch:loop`. Where no misbehaviour is
 //! wanted it yields one batch named `b0` and returns `{"metrics": {"n": 1}}`.
 
+mod attempts;
 mod deeds;
 
 mod bindings {

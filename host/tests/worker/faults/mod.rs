@@ -1,20 +1,23 @@
 //! What lies between a worker and its bus and store in these tests: every call takes
 //! time, may be refused, may lose its answer, and may be the last one before a crash.
 
+mod bus;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use flowkit::bus::memory::MemoryBus;
-use flowkit::bus::{Bus, BusError, GroupConsumer, History, InMessage, OutMessage, Tail, Topic};
+use flowkit::bus::{BusError, Topic};
 use flowkit::clock::UnixMs;
 use flowkit::store::memory::MemoryStore;
 use flowkit::store::*;
 use flowkit::types::{Epoch, Fence, NodeId, Role, RunKey, TaskId, WorkerId};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use tokio::time::Instant;
+
+pub use self::bus::FarBus;
+use crate::sim::witness::Witness;
 
 /// One worker's line to the world. Clones are the same line.
 #[derive(Clone)]
@@ -26,11 +29,25 @@ struct State {
     delay: Duration,
     store_down: bool,
     bus_down: bool,
+    /// Whatever is under way arrives only when this has passed.
+    frozen: bool,
+    /// Raised when the worker's partitions are taken away and handed out anew.
+    assignment: u64,
+    /// Groups joined.
+    joined: u64,
+    /// A topic to which nothing may be written.
+    closed_topic: Option<Topic>,
+    /// A topic with a limit of its own, in bytes of a value.
+    small_topic: Option<(Topic, usize)>,
     /// Of a thousand answers, how many are lost after the call took effect.
     lost_answers: u32,
     effects: u64,
     crash_at: Option<u64>,
+    witness: Option<Witness>,
+    /// What is published leaves in the order in which it was handed over, as with a producer.
+    wire: Arc<tokio::sync::Mutex<()>>,
     refused: Option<(&'static str, StoreError)>,
+    all_refused: Option<StoreError>,
     /// How often which call of the store was made.
     asked: HashMap<&'static str, u64>,
 }
@@ -43,10 +60,18 @@ impl Line {
             delay,
             store_down: false,
             bus_down: false,
+            frozen: false,
+            assignment: 0,
+            joined: 0,
+            closed_topic: None,
+            small_topic: None,
             lost_answers: 0,
             effects: 0,
             crash_at: None,
+            witness: None,
+            wire: Arc::default(),
             refused: None,
+            all_refused: None,
             asked: HashMap::new(),
         })))
     }
@@ -63,6 +88,37 @@ impl Line {
         self.state().bus_down = down;
     }
 
+    /// The process stands still, as far as anybody else can see: what it does meanwhile
+    /// arrives when it goes on.
+    pub fn freeze(&self, frozen: bool) {
+        self.state().frozen = frozen;
+    }
+
+    /// What the worker was handed and has not committed goes to whoever asks first.
+    pub fn rebalance(&self) {
+        self.state().assignment += 1;
+    }
+
+    /// How often it joined a consumer group.
+    pub fn joined(&self) -> u64 {
+        self.state().joined
+    }
+
+    /// The bus refuses for good to write to this topic.
+    pub fn close_topic(&self, topic: &Topic) {
+        self.state().closed_topic = Some(topic.clone());
+    }
+
+    /// This topic takes values of so many bytes at most, and does not say how many.
+    pub fn limit_topic(&self, topic: &Topic, bytes: usize) {
+        self.state().small_topic = Some((topic.clone(), bytes));
+    }
+
+    /// How long a call takes each way from now on, at most.
+    pub fn slow_down(&self, delay: Duration) {
+        self.state().delay = delay;
+    }
+
     /// Of a thousand answers, this many are lost after the call took effect.
     pub fn lose_answers(&self, of_a_thousand: u32) {
         self.state().lost_answers = of_a_thousand;
@@ -74,6 +130,21 @@ impl Line {
         self.state().crash_at = Some(at);
     }
 
+    /// It lives on if it has not got there yet.
+    pub fn never_dies(&self) {
+        self.state().crash_at = None;
+    }
+
+    /// Whether it is to be stopped at a change.
+    pub fn dies(&self) -> bool {
+        self.state().crash_at.is_some()
+    }
+
+    /// Somebody looks at what gets out.
+    pub fn watch(&self, witness: &Witness) {
+        self.state().witness = Some(witness.clone());
+    }
+
     /// Whether it has got there.
     pub fn crashed(&self) -> bool {
         let state = self.state();
@@ -83,6 +154,11 @@ impl Line {
     /// One kind of call is refused for good.
     pub fn refuse(&self, call: &'static str, why: Option<StoreError>) {
         self.state().refused = why.map(|why| (call, why));
+    }
+
+    /// Every call of the store is refused for good.
+    pub fn refuse_all(&self, why: Option<StoreError>) {
+        self.state().all_refused = why;
     }
 
     /// How often a call of the store was made, whatever came of it.
@@ -98,6 +174,16 @@ impl Line {
         };
         if delay > 0 {
             tokio::time::sleep(Duration::from_millis(delay)).await;
+        }
+        while self.state().frozen {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    fn bus_passes(&self) -> Result<(), BusError> {
+        match self.state().bus_down {
+            true => Err(BusError::Unavailable("the line is cut".into())),
+            false => Ok(()),
         }
     }
 
@@ -117,6 +203,9 @@ impl Line {
         let state = self.state();
         if state.store_down {
             return Err(StoreError::Unavailable("the line is cut".into()));
+        }
+        if let Some(why) = &state.all_refused {
+            return Err(why.clone());
         }
         match &state.refused {
             Some((refused, why)) if *refused == call => Err(why.clone()),
@@ -145,99 +234,6 @@ impl Line {
             return Err(StoreError::Unavailable("the answer was lost".into()));
         }
         Ok(())
-    }
-}
-
-/// The bus at the end of a line.
-pub struct FarBus {
-    pub line: Line,
-    pub bus: MemoryBus,
-}
-
-#[async_trait]
-impl Bus for FarBus {
-    async fn ensure_topics(&self, topics: &[Topic]) -> Result<(), BusError> {
-        self.bus.ensure_topics(topics).await
-    }
-
-    async fn publish(
-        &self,
-        messages: &[OutMessage],
-        deadline: Option<Instant>,
-    ) -> Result<(), BusError> {
-        self.line.travel().await;
-        if self.line.state().bus_down {
-            return Err(BusError::Unavailable("the line is cut".into()));
-        }
-        self.line.mortal().await;
-        self.bus.publish(messages, deadline).await?;
-        self.line.mortal().await;
-        self.line.travel().await;
-        let mut state = self.line.state();
-        let lost = state.lost_answers;
-        if lost > 0 && state.rng.random_range(0..1000) < lost {
-            return Err(BusError::Unavailable("the answer was lost".into()));
-        }
-        Ok(())
-    }
-
-    async fn subscribe(
-        &self,
-        group: &str,
-        topics: &[Topic],
-    ) -> Result<Box<dyn GroupConsumer>, BusError> {
-        let inner = self.bus.subscribe(group, topics).await?;
-        Ok(Box::new(FarConsumer { line: self.line.clone(), inner }))
-    }
-
-    async fn tail(&self, topics: &[Topic]) -> Result<Box<dyn Tail>, BusError> {
-        let inner = self.bus.tail(topics).await?;
-        Ok(Box::new(FarTail { line: self.line.clone(), inner }))
-    }
-
-    async fn history(&self, topic: &Topic) -> Result<Box<dyn History>, BusError> {
-        self.bus.history(topic).await
-    }
-}
-
-struct FarConsumer {
-    line: Line,
-    inner: Box<dyn GroupConsumer>,
-}
-
-#[async_trait]
-impl GroupConsumer for FarConsumer {
-    async fn next(&mut self) -> Result<InMessage, BusError> {
-        while self.line.state().bus_down {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        self.inner.next().await
-    }
-
-    async fn commit(&mut self, message: &InMessage) -> Result<(), BusError> {
-        self.line.mortal().await;
-        self.inner.commit(message).await?;
-        self.line.mortal().await;
-        Ok(())
-    }
-
-    async fn pause(&mut self, topic: &Topic, paused: bool) -> Result<(), BusError> {
-        self.inner.pause(topic, paused).await
-    }
-}
-
-struct FarTail {
-    line: Line,
-    inner: Box<dyn Tail>,
-}
-
-#[async_trait]
-impl Tail for FarTail {
-    async fn next(&mut self) -> Result<InMessage, BusError> {
-        while self.line.state().bus_down {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        self.inner.next().await
     }
 }
 
