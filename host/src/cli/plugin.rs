@@ -74,6 +74,10 @@ fn described(file: &str, found: &Inspection) -> String {
         found.imports.join("\n            ")
     };
     text.push_str(&format!("  wants     {wants}\n"));
+    if !found.needs.is_empty() {
+        let needs = found.needs.join("`, `");
+        text.push_str(&format!("  needs     the grant `{needs}` in the configuration\n"));
+    }
     text.push_str(
         "  An import grants nothing by itself: what a handler may use is in the configuration.",
     );

@@ -28,6 +28,7 @@ pub(super) fn shapes(layers: &Layers) -> Vec<Problem> {
         let key = KeyPath::of(["handlers", role]);
         object(key.clone(), handler);
         object(key.then("limits"), &handler["limits"]);
+        object(key.then("env"), &handler["env"]);
         for (number, dir) in handler["dirs"].as_array().into_iter().flatten().enumerate() {
             object(key.then("dirs").then(number.to_string()), dir);
         }

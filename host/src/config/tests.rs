@@ -261,8 +261,8 @@ fn unknown_keys_are_refused() {
         @"configs/worker.json:1:61: `handlers.echo.limit`: unknown key; did you mean `limits`?"
     );
     insta::assert_snapshot!(
-        error(r#"{"handlers": {"echo": {"component": "../plugins/echo.wasm", "env": {}}}}"#),
-        @"configs/worker.json:1:61: `handlers.echo.env`: unknown key; the keys here are `component`, `concurrency`, `dirs`, `limits`"
+        error(r#"{"handlers": {"echo": {"component": "../plugins/echo.wasm", "net": {}}}}"#),
+        @"configs/worker.json:1:61: `handlers.echo.net`: unknown key; `flowkit config show` lists all keys"
     );
 }
 

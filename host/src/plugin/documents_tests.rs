@@ -25,7 +25,7 @@ impl Documents for Numbers {
 impl DocumentCursor for Counting {
     async fn next(&mut self) -> Result<Option<String>, DocumentsError> {
         self.at += 1;
-        Ok((self.at <= self.count).then(|| format!("\"{:w$}\"", self.at, w = self.width)))
+        Ok((self.at <= self.count).then(|| format!("\"{}\"", "n".repeat(self.width))))
     }
 }
 

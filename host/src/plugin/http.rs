@@ -206,3 +206,7 @@ async fn send(
     };
     Ok((response, driver))
 }
+
+#[cfg(test)]
+#[path = "http_tests.rs"]
+mod tests;
