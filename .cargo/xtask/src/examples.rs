@@ -4,6 +4,7 @@
 mod recipes;
 
 use std::fmt::Write as _;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -34,6 +35,8 @@ pub fn build(root: &Path, target: &Path, languages: &[&str]) -> Result<()> {
     for name in languages {
         if let Err(error) = shop.example(name) {
             eprintln!("error: the example in {name} is not built: {error:#}");
+            // What was built before is not what the sources say: no test may take it for that.
+            remove(&shop.component(name))?;
             failed.push(*name);
         }
     }
@@ -48,6 +51,10 @@ impl Workshop {
         self.target.join("examples")
     }
 
+    fn component(&self, language: &str) -> PathBuf {
+        self.out().join(format!("{language}.wasm"))
+    }
+
     fn source(&self, language: &str) -> PathBuf {
         self.root.join("plugins/examples").join(language)
     }
@@ -60,7 +67,7 @@ impl Workshop {
         if language == "rust" {
             return self.rust(); // cargo knows what has changed
         }
-        let component = self.out().join(format!("{language}.wasm"));
+        let component = self.component(language);
         let key_file = self.out().join(format!("{language}.key"));
         let key = self.key(language)?;
         let built = std::fs::read_to_string(&key_file).is_ok_and(|built| built == key);
@@ -145,6 +152,15 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     std::fs::copy(from, to)
         .map(drop)
         .with_context(|| format!("copying {} to {}", from.display(), to.display()))
+}
+
+fn remove(file: &Path) -> Result<()> {
+    match std::fs::remove_file(file) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("removing {}", file.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Whole or not at all, for a worker or a test that reads the file meanwhile.

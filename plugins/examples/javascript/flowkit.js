@@ -1,5 +1,5 @@
 // What a FlowKit handler in JavaScript is written with.
-import * as host from 'flowkit:worker/host@1.0.0';
+import * as host from 'flowkit:worker/host@1.1.0';
 
 /** An error that says what it means for the task. */
 export class Failure extends Error {

@@ -150,9 +150,7 @@ impl Workshop {
                 copy(&source.join(name), &npm.join(name))?;
             }
             let mut install = Command::new("npm");
-            // Not `npm ci`: it refuses a lock file without the optional packages of other
-            // systems, and npm writes none of them that a registry does not offer.
-            install.current_dir(&npm).args(["install", "--no-audit", "--no-fund", "--silent"]);
+            install.current_dir(&npm).args(["ci", "--no-audit", "--no-fund", "--silent"]);
             run(&mut install).context("is Node.js 20 or later with npm installed?")
         })?;
         Ok(Command::new(npm.join("node_modules/.bin/jco")))
