@@ -145,8 +145,14 @@ async fn what_is_broken_is_refused_by_name_and_the_one_that_works_stays() {
     let mut place = Place::new().await;
     let (first, whole) = (place.digest(), version(2));
     let caller = std::fs::read(guest_file("caller")).expect("built");
-    let broken: [&[u8]; 6] =
-        [b"", &whole[..whole.len() / 2], b"fn main() {}", b"\0asm\x01\0\0\0", &caller, b"\0asm\x0d\0\x01\0"];
+    let broken: [&[u8]; 6] = [
+        b"",
+        &whole[..whole.len() / 2],
+        b"fn main() {}",
+        b"\0asm\x01\0\0\0",
+        &caller,
+        b"\0asm\x0d\0\x01\0",
+    ];
     let mut told = Vec::new();
     for (number, content) in broken.iter().enumerate() {
         place.write(content);
@@ -156,9 +162,24 @@ async fn what_is_broken_is_refused_by_name_and_the_one_that_works_stays() {
         assert_eq!(state["refused"], json!(number + 1));
         assert_eq!(state["digest"], json!(first));
         let problem = state["problem"].as_str().expect("told").replace('\\', "/");
-        told.push(problem.replace(place.dir.path().to_str().expect("UTF-8"), "PLUGINS"));
+        let problem = problem.replace(place.dir.path().to_str().expect("UTF-8"), "PLUGINS");
+        // Where the parser stops depends on the compiler that built the guest.
+        told.push(problem.split(": failed to parse").next().unwrap_or_default().to_owned());
     }
-    assert_snapshot!(told.join("\n\n"), @"");
+    assert_snapshot!(told.join("\n\n"), @r"
+    PLUGINS/echo.wasm is not a handler: the file is empty; was its build or its copy interrupted?
+
+    PLUGINS/echo.wasm is damaged, or uses WebAssembly features this worker does not run
+
+    PLUGINS/echo.wasm is not a handler: the file is text; give the compiled .wasm, not its source
+
+    PLUGINS/echo.wasm is not a handler: the file is a core WebAssembly module, not a component; build with `--target wasm32-wasip2`, or wrap it with `wasm-tools component new`
+
+    PLUGINS/echo.wasm imports wasi:http/outgoing-handler@0.2.12, which this role is not granted: add `http` to its handler in the configuration, or use a handler that does without
+
+    PLUGINS/echo.wasm is a component, but not a handler:
+      - it does not export the interface flowkit:worker/handler@1.1.0; it exports nothing. Is the SDK's export macro called?
+    ");
     std::fs::remove_file(place.component()).expect("removed");
     place.look_twice().await;
     assert_eq!(place.digest(), first);
