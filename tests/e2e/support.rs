@@ -60,6 +60,7 @@ impl Site {
             .arg(&self.config)
             .current_dir(self.dir.path())
             .stdin(Stdio::null())
+            .env("CACHE_DIRECTORY", concat!(env!("CARGO_TARGET_TMPDIR"), "/cache"))
             .env_remove("RUST_LOG");
         // What steers the tests is no configuration.
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("FLOWKIT_")) {

@@ -10,10 +10,12 @@ mod observed;
 mod outcome;
 mod output;
 mod plugin;
+mod plugin_rollback;
 mod plugin_run;
 mod printable;
 mod progress;
 mod run;
+mod served;
 mod status;
 mod submit;
 mod table;
@@ -160,7 +162,7 @@ impl Command {
             Self::Status(args) => status::execute(args, &shared.app(Need::Database)?).await,
             Self::Worker(args) => worker::execute(args, &shared.app(Need::Handlers)?).await,
             Self::Dlq(command) => dlq::execute(command, &shared.app(Need::Database)?).await,
-            Self::Plugin(command) => plugin::execute(command).await,
+            Self::Plugin(command) => plugin::execute(command, shared).await,
             Self::Config(command) => config::execute(&command, &shared.app(Need::Handlers)?.config),
         }
     }

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::{EXIT_USAGE, plugin_run, print};
+use super::{EXIT_USAGE, Shared, plugin_rollback, plugin_run, print};
+use crate::config::Need;
 use crate::plugin::{Inspection, WORLD_VERSION, check};
 
 /// Tries and checks handlers, without any backend.
@@ -14,6 +15,8 @@ use crate::plugin::{Inspection, WORLD_VERSION, check};
 pub enum PluginCommand {
     /// Runs one handler on one input and prints what each batch gives
     Run(plugin_run::RunArgs),
+    /// Brings an earlier version of a role's plugin back
+    Rollback(plugin_rollback::RollbackArgs),
     /// Says what a file is, or every reason why it is not a handler
     Check(CheckArgs),
 }
@@ -36,9 +39,12 @@ pub struct CheckArgs {
 }
 
 /// Runs it.
-pub async fn execute(command: PluginCommand) -> anyhow::Result<ExitCode> {
+pub async fn execute(command: PluginCommand, shared: &Shared) -> anyhow::Result<ExitCode> {
     match command {
         PluginCommand::Run(args) => plugin_run::execute(args).await,
+        PluginCommand::Rollback(args) => {
+            plugin_rollback::execute(args, &shared.app(Need::Handlers)?).await
+        }
         PluginCommand::Check(args) => execute_check(&args).await,
     }
 }

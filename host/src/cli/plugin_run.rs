@@ -16,7 +16,7 @@ use crate::app::{self, Backend, BadPlugins};
 use crate::bus::{OutMessage, Tail};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
-use crate::plugin::{DirGrant, HandlerConfig};
+use crate::plugin::{DirGrant, HandlerConfig, PluginConfig};
 use crate::protocol::{RunAddress, RunEvent, Status, cancel_signal, start_command};
 use crate::settings::Settings;
 use crate::store::{NewComplete, NewPartial, RunInput};
@@ -101,7 +101,8 @@ pub async fn execute(args: RunArgs) -> anyhow::Result<ExitCode> {
         dirs: args.dir.iter().map(|dir| dir.0.clone()).collect(),
         ..HandlerConfig::new(&args.file)
     };
-    let handlers = app::load([(address.role.clone(), handler)]).await.map_err(without_role)?;
+    let wanted = PluginConfig { role: address.role.clone(), handler };
+    let handlers = app::try_out(wanted).await.map_err(without_role)?;
     let (handlers, seen) = Observed::new(handlers, args.upstream.is_some());
     let backend = app::memory(&clock);
     if let Some(file) = &args.upstream {

@@ -76,6 +76,11 @@ pub(super) fn read(path: &Path) -> Result<Contents, ReadError> {
     Ok(Contents { bytes, digest })
 }
 
+/// The digest of a file, whatever it is: lowercase hex SHA-256. Blocks.
+pub fn digest_of(path: &Path) -> std::io::Result<String> {
+    Ok(hex(&Sha256::digest(&std::fs::read(path)?)))
+}
+
 fn sniff(bytes: &[u8]) -> Option<NotWasm> {
     // The second half of the preamble is a version and a layer: 1 and 0 for modules,
     // 13 and 1 for today's components.
