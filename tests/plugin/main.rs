@@ -16,4 +16,6 @@ mod sandbox;
 mod server;
 mod stopping;
 mod support;
+mod swapping;
+mod swaps;
 mod wrong_files;
