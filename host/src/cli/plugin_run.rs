@@ -19,7 +19,7 @@ use crate::metrics::Metrics;
 use crate::plugin::{DirGrant, HandlerConfig};
 use crate::protocol::{RunAddress, RunEvent, Status, cancel_signal, start_command};
 use crate::settings::Settings;
-use crate::store::{NewComplete, NewPartial, RunInput};
+use crate::store::{Collections, NewComplete, NewPartial, RunInput};
 use crate::tasks;
 use crate::types::{BatchUid, Epoch, Fence, LeaseNo, NodeId, Role, RunKey, TaskId, WorkerId};
 use crate::worker::{Shutdown, Worker};
@@ -101,9 +101,9 @@ pub async fn execute(args: RunArgs) -> anyhow::Result<ExitCode> {
         dirs: args.dir.iter().map(|dir| dir.0.clone()).collect(),
         ..HandlerConfig::new(&args.file)
     };
-    let handlers = app::load([(address.role.clone(), handler)]).await.map_err(without_role)?;
-    let (handlers, seen) = Observed::new(handlers, args.upstream.is_some());
-    let backend = app::memory(&clock);
+    let backend = app::memory(&clock, Collections::default());
+    let handlers = app::load([(address.role.clone(), handler)], &backend).await;
+    let (handlers, seen) = Observed::new(handlers.map_err(without_role)?, args.upstream.is_some());
     if let Some(file) = &args.upstream {
         leave_upstream(&backend, &address, file, &clock).await?;
     }

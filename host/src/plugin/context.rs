@@ -12,7 +12,7 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 use super::bindings::flowkit::worker::{documents, host, types};
 use super::config::HandlerConfig;
 use super::counts::Tally;
-use super::documents::{Cursors, Documents, Refusal};
+use super::documents::{Cursors, Refusal};
 use super::grants::Grants;
 use super::http::Outbound;
 use super::json::{self, Kind};
@@ -20,6 +20,7 @@ use super::limits::Allocations;
 use super::output::{Level, Output, Stream};
 use super::text;
 use super::timing::{RunTime, Stopped, Timing};
+use crate::documents::Documents;
 use crate::metrics::Totals;
 
 /// Most bytes of a checkpoint.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::documents::Documents;
 use crate::types::Role;
 use tokio::sync::Semaphore;
 use wasmtime::component::{HasSelf, Linker};
@@ -14,7 +15,6 @@ use super::bindings::HandlerWorld;
 use super::code_cache::CodeCache;
 use super::context::Guest;
 use super::counts::Counts;
-use super::documents::Documents;
 use super::trust::Trust;
 
 /// How often a running guest is asked whether it may go on.
@@ -96,7 +96,12 @@ impl Engine {
             .map_err(settings)?;
         let slots = Arc::new(Semaphore::new(SLOTS as usize));
         let counts = Counts::default();
-        Ok(Self { engine, linker: Arc::new(linker), slots, counts, documents: None,
+        Ok(Self {
+            engine,
+            linker: Arc::new(linker),
+            slots,
+            counts,
+            documents: None,
             cache: None,
             trust: Arc::default(),
             compiler: Arc::default(),

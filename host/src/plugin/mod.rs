@@ -40,16 +40,15 @@ mod timing;
 mod trust;
 mod wit_text;
 
+pub use code_cache::{CacheError, CodeCache};
 pub use config::{BadLimit, DirGrant, HandlerConfig, Limits};
 pub use contract::{Difference, WORLD_VERSION};
-pub use documents::{DocumentCursor, DocumentQuery, Documents, DocumentsError};
-pub use code_cache::{CacheError, CodeCache};
 pub use engine::{Engine, EngineError};
 pub use env::{BadEnv, EnvValue};
 pub use file::NotWasm;
 pub use grants::BadGrant;
 pub use http_grant::HttpGrant;
 pub use load::{CheckError, Inspection, Plugin, check};
+pub use registry::{LoadError, PluginConfig, Plugins};
 pub use reload::Reloader;
 pub use trust::{PublicKey, SecretKey, Trust, TrustError, verify};
-pub use registry::{LoadError, PluginConfig, Plugins};
