@@ -11,12 +11,13 @@ use crate::bus::kafka::{KafkaBus, KafkaOptions};
 use crate::bus::{Bus, embedded::EmbeddedBus, memory::MemoryBus};
 use crate::clock::Clock;
 use crate::config::{CacheDir, Config, Sources};
+use crate::documents::Documents;
 use crate::handler::Handlers;
 use crate::plugin::{CodeCache, Engine, LoadError, PluginConfig, Plugins, Reloader};
 use crate::settings::Settings;
 use crate::sqlite::Database;
 use crate::store::mongo::{MongoOptions, MongoStore};
-use crate::store::{Store, embedded::EmbeddedStore, memory::MemoryStore};
+use crate::store::{Collections, Store, embedded::EmbeddedStore, memory::MemoryStore};
 use crate::tasks;
 use crate::types::{Role, WorkerId};
 
@@ -40,6 +41,8 @@ pub struct Backend {
     pub bus: Arc<dyn Bus>,
     /// State.
     pub store: Arc<dyn Store>,
+    /// What handlers may read, as far as they are granted it.
+    pub documents: Arc<dyn Documents>,
 }
 
 /// Handlers that cannot be loaded; one line each, with what to do.
@@ -62,7 +65,8 @@ impl App {
     /// the embedded one refuses while another process is.
     pub async fn backend(&self, worker: Option<&WorkerId>) -> anyhow::Result<Backend> {
         if self.config.is_on_kafka() {
-            return Ok(Backend { bus: self.kafka_bus(worker)?, store: self.mongo_store().await? });
+            let (bus, store) = (self.kafka_bus(worker)?, self.mongo_store().await?);
+            return Ok(Backend { bus, store: store.clone(), documents: store });
         }
         self.backend_at(self.config.db(), worker).await
     }
@@ -70,7 +74,7 @@ impl App {
     /// Opens the configured backend's state alone: the broker may be away.
     pub async fn store(&self) -> anyhow::Result<Arc<dyn Store>> {
         if self.config.is_on_kafka() {
-            return self.mongo_store().await;
+            return Ok(self.mongo_store().await?);
         }
         Ok(self.backend_at(self.config.db(), None).await?.store)
     }
@@ -94,7 +98,7 @@ impl App {
         Ok(Arc::new(KafkaBus::connect(options)?))
     }
 
-    async fn mongo_store(&self) -> anyhow::Result<Arc<dyn Store>> {
+    async fn mongo_store(&self) -> anyhow::Result<Arc<MongoStore>> {
         let servers = self.config.servers()?;
         // A call that hangs must leave time for another one before a lease ends.
         let within = (self.settings().lease_ttl / 4).clamp(STORE_WITHIN.0, STORE_WITHIN.1);
@@ -115,30 +119,42 @@ impl App {
         if let Some(worker) = worker {
             database.register_worker(worker).await?;
         }
+        let store = Arc::new(EmbeddedStore::new(database.clone(), self.clock.clone()));
         Ok(Backend {
-            bus: Arc::new(EmbeddedBus::new(database.clone())),
-            store: Arc::new(EmbeddedStore::new(database, self.clock.clone())),
+            bus: Arc::new(EmbeddedBus::new(database)),
+            store: store.clone(),
+            documents: store,
         })
     }
 
-    /// Loads the handlers of the roles to serve; the second keeps them as their files are.
-    pub async fn plugins(&self) -> anyhow::Result<(Arc<dyn Handlers>, Reloader)> {
+    /// Loads the handlers of the roles to serve, which read documents of `backend`; the
+    /// second keeps them as their files are.
+    pub async fn plugins(
+        &self,
+        backend: &Backend,
+    ) -> anyhow::Result<(Arc<dyn Handlers>, Reloader)> {
         self.config.check_files()?;
-        let engine = self.engine().await?;
+        let engine = self.engine(backend).await?;
         let configs = served(&self.config);
         let plugins = Arc::new(Plugins::load(&engine, configs).await.map_err(BadPlugins)?);
         Ok((plugins.clone(), Reloader::new(engine, plugins)))
     }
 
     /// Loads some roles' handlers, which stay as they are.
-    pub async fn load(&self, configs: Vec<PluginConfig>) -> anyhow::Result<Arc<dyn Handlers>> {
-        let engine = self.engine().await?;
+    pub async fn load(
+        &self,
+        configs: Vec<PluginConfig>,
+        backend: &Backend,
+    ) -> anyhow::Result<Arc<dyn Handlers>> {
+        let engine = self.engine(backend).await?;
         Ok(Arc::new(Plugins::load(&engine, configs).await.map_err(BadPlugins)?))
     }
 
     /// An engine with the cache and the trust of the configuration.
-    async fn engine(&self) -> anyhow::Result<Engine> {
-        let engine = Engine::new()?.with_trust(self.config.plugins().trust()?);
+    async fn engine(&self, backend: &Backend) -> anyhow::Result<Engine> {
+        let engine = Engine::new()?
+            .with_trust(self.config.plugins().trust()?)
+            .with_documents(backend.documents.clone());
         Ok(match self.cache().await? {
             Some(cache) => engine.with_cache(cache),
             None => engine,
@@ -165,21 +181,25 @@ pub fn served(config: &Config) -> Vec<PluginConfig> {
     config.roles().iter().filter_map(entry).collect()
 }
 
-/// A backend in this process alone, gone with it.
-pub fn memory(clock: &Clock) -> Backend {
+/// A backend in this process alone, gone with it; handlers may read these collections.
+pub fn memory(clock: &Clock, collections: Collections) -> Backend {
     Backend {
         bus: Arc::new(MemoryBus::new(clock.clone())),
         store: Arc::new(MemoryStore::new(clock.clone())),
+        documents: Arc::new(collections),
     }
 }
 
 /// Loads one handler without any configuration, with this user's cache; fails with
 /// [`BadPlugins`].
-pub async fn try_out(config: PluginConfig) -> anyhow::Result<Arc<dyn Handlers>> {
-    let engine = match default_cache(|name| std::env::var_os(name)).await {
-        Some(cache) => Engine::new()?.with_cache(cache),
-        None => Engine::new()?,
-    };
+pub async fn try_out(
+    config: PluginConfig,
+    backend: &Backend,
+) -> anyhow::Result<Arc<dyn Handlers>> {
+    let mut engine = Engine::new()?.with_documents(backend.documents.clone());
+    if let Some(cache) = default_cache(|name| std::env::var_os(name)).await {
+        engine = engine.with_cache(cache);
+    }
     Ok(Arc::new(Plugins::load(&engine, vec![config]).await.map_err(BadPlugins)?))
 }
 

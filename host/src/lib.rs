@@ -8,6 +8,7 @@ pub mod config;
 pub mod coordinator;
 pub mod dead_letter;
 pub mod discovery;
+pub mod documents;
 pub mod handler;
 pub mod health;
 pub mod input;

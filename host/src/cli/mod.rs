@@ -4,6 +4,7 @@ mod cancel;
 mod config;
 mod dlq;
 mod graph_file;
+mod grants;
 mod input;
 mod interrupt;
 mod observed;

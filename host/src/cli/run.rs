@@ -56,10 +56,11 @@ pub async fn execute(args: RunArgs, app: &App) -> anyhow::Result<ExitCode> {
         role: role.clone(),
         handler: handler.clone(),
     };
-    let handlers = app.load(needed.map(entry).collect()).await?;
+    let needed = needed.map(entry).collect();
 
     let place = Place::open(app, settings_for(app, &graph)?).await?;
-    let Backend { bus, store } = place.backend.clone();
+    let handlers = app.load(needed, &place.backend).await?;
+    let Backend { bus, store, .. } = place.backend.clone();
     let shutdown = Shutdown::new();
     let worker = Worker::new(place.settings.clone(), bus, store, handlers, app.clock.clone());
     let worker = tasks::spawn("worker", worker.run(shutdown.clone()));
@@ -131,7 +132,7 @@ impl Session {
         interrupts: &mut Interrupts,
         progress: &mut Progress,
     ) -> anyhow::Result<(TaskDoc, Option<Interrupt>)> {
-        let Backend { bus, store } = self.place.backend.clone();
+        let Backend { bus, store, .. } = self.place.backend.clone();
         let topics = self.place.settings.topics.clone();
         let deps = Deps { bus, store, clock: app.clock.clone(), topics };
         let coordinated = driver::run_task(deps, task, progress);
