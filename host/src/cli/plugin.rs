@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::{EXIT_USAGE, plugin_run, print};
+use super::{EXIT_USAGE, plugin_run, plugin_test, print};
 use crate::plugin::{Inspection, WORLD_VERSION, check};
 
 /// Tries and checks handlers, without any backend.
@@ -14,6 +14,8 @@ use crate::plugin::{Inspection, WORLD_VERSION, check};
 pub enum PluginCommand {
     /// Runs one handler on one input and prints what each batch gives
     Run(plugin_run::RunArgs),
+    /// Tries whether a handler does all that a worker relies on
+    Test(plugin_test::TestArgs),
     /// Says what a file is, or every reason why it is not a handler
     Check(CheckArgs),
 }
@@ -39,6 +41,7 @@ pub struct CheckArgs {
 pub async fn execute(command: PluginCommand) -> anyhow::Result<ExitCode> {
     match command {
         PluginCommand::Run(args) => plugin_run::execute(args).await,
+        PluginCommand::Test(args) => plugin_test::execute(args).await,
         PluginCommand::Check(args) => execute_check(&args).await,
     }
 }

@@ -25,7 +25,7 @@ use crate::types::{BatchUid, Epoch, Fence, LeaseNo, NodeId, Role, RunKey, TaskId
 use crate::worker::{Shutdown, Worker};
 
 /// The node whose batches `--upstream` gives.
-const UPSTREAM: &str = "upstream";
+pub(super) const UPSTREAM: &str = "upstream";
 
 /// `flowkit plugin run`.
 #[derive(Debug, Args)]
@@ -59,7 +59,7 @@ pub struct RunArgs {
 
 /// `--dir`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Dir(DirGrant);
+pub(super) struct Dir(pub(super) DirGrant);
 
 impl FromStr for Dir {
     type Err = &'static str;
@@ -96,7 +96,7 @@ pub async fn execute(args: RunArgs) -> anyhow::Result<ExitCode> {
     }
     let mut interrupts = Interrupts::new()?;
     let clock = Clock::system();
-    let address = address_of(&args)?;
+    let address = address_of(&args.file)?;
     let handler = HandlerConfig {
         dirs: args.dir.iter().map(|dir| dir.0.clone()).collect(),
         ..HandlerConfig::new(&args.file)
@@ -124,15 +124,16 @@ fn without_role(error: anyhow::Error) -> anyhow::Error {
     }
 }
 
-fn address_of(args: &RunArgs) -> anyhow::Result<RunAddress> {
-    let stem = args.file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+/// The run of a handler that is tried.
+pub(super) fn address_of(file: &std::path::Path) -> anyhow::Result<RunAddress> {
+    let stem = file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
     let role = Role::new(stem).or_else(|_| Role::new("handler"))?;
     let key = RunKey { task_id: TaskId::new("plugin-run")?, node_id: NodeId::new(role.as_str())? };
     Ok(RunAddress { key, role, epoch: Epoch(1) })
 }
 
 /// Writes the lines of `file` as the finished batches of the node `upstream`.
-async fn leave_upstream(
+pub(super) async fn leave_upstream(
     backend: &Backend,
     address: &RunAddress,
     file: &std::path::Path,
