@@ -67,7 +67,7 @@ impl TestRun {
         for line in skipped.lines() {
             println!("skipped {line}");
         }
-        println!("{} server tests skipped", skipped.lines().count());
+        println!("{} tests skipped", skipped.lines().count());
     }
 }
 

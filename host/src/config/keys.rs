@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::secret::{MASK, Text, without_password};
 use super::plugins::PluginKeys;
+use super::secret::{MASK, Text, without_password};
 use super::units::{Count, Millis, Seconds};
 use crate::bus::Topic;
 use crate::bus::kafka::is_secret;

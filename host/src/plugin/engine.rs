@@ -96,7 +96,12 @@ impl Engine {
             .map_err(settings)?;
         let slots = Arc::new(Semaphore::new(SLOTS as usize));
         let counts = Counts::default();
-        Ok(Self { engine, linker: Arc::new(linker), slots, counts, documents: None,
+        Ok(Self {
+            engine,
+            linker: Arc::new(linker),
+            slots,
+            counts,
+            documents: None,
             cache: None,
             trust: Arc::default(),
             compiler: Arc::default(),

@@ -166,8 +166,7 @@ impl std::str::FromStr for PublicKey {
 }
 
 fn message(digest: &str) -> Result<Vec<u8>, TrustError> {
-    let digest =
-        unhex::<32>(digest).ok_or(TrustError::Malformed("a digest has 64 hex digits"))?;
+    let digest = unhex::<32>(digest).ok_or(TrustError::Malformed("a digest has 64 hex digits"))?;
     Ok([DOMAIN, &digest].concat())
 }
 

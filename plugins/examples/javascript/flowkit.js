@@ -1,0 +1,90 @@
+// What a FlowKit handler in JavaScript is written with.
+import * as host from 'flowkit:worker/host@1.1.0';
+
+/** An error that says what it means for the task. */
+export class Failure extends Error {
+  constructor(reasonCode, permanent, message) {
+    super(message);
+    this.class = { reasonCode, permanent };
+  }
+}
+
+/** Every further attempt would end like this. */
+export const permanent = (reasonCode, message) => new Failure(reasonCode, true, message);
+/** Another attempt may succeed. */
+export const transient = (reasonCode, message) => new Failure(reasonCode, false, message);
+/** The input is wrong. */
+export const invalid = (message) => permanent('validation_error', message);
+
+/** Throws when the run is cancelled. */
+export function checkCancelled() {
+  const why = host.cancelled();
+  if (why != null) throw transient('cancelled', `stopped because the run is cancelled (${why.source})`);
+}
+
+/** Waits; throws as soon as the run is cancelled. */
+export function sleep(ms) {
+  host.sleep(ms);
+  checkCancelled();
+}
+
+/** Replaces the run's checkpoint, together with the batch that is being processed. */
+export const saveCheckpoint = (checkpoint) => offer(() => host.saveCheckpoint(JSON.stringify(checkpoint)));
+
+/** Sets what the batch's artifact tells downstream nodes: an object. */
+export const upsertPartial = (uid, meta) => offer(() => host.upsertPartial(uid, JSON.stringify(meta)));
+
+/** One line for the worker's log: `trace`, `debug`, `info`, `warn`, `error`. */
+export const log = (level, ...words) => host.log(level, words.join(' '));
+
+/**
+ * The world's functions for a handler: `batches(input, checkpoint)` yields
+ * `{ uid, payload }`, `process(payload, uid, input)` returns a batch's metrics, and
+ * `finalize()`, if there is one, the run's.
+ */
+export function defineHandler({ name, version, batches, process, finalize = () => ({}) }) {
+  let input, ahead, iterator;
+  const functions = {
+    describe: () => JSON.stringify({ name, version, language: 'javascript' }),
+    init() {},
+    iterBatches(command, checkpoint) {
+      input = JSON.parse(command).input_inline ?? {};
+      iterator = batches(input, checkpoint == null ? undefined : JSON.parse(checkpoint));
+      ahead = iterator.next(); // a wrong input fails here, not at the first batch
+    },
+    nextBatch() {
+      const { done, value } = ahead ?? iterator.next();
+      ahead = undefined;
+      if (!done) return { uid: value.uid, payload: JSON.stringify(value.payload) };
+    },
+    processBatch: ({ uid, payload }) => JSON.stringify({ metrics: process(JSON.parse(payload), uid, input) }),
+    finalize: () => JSON.stringify({ metrics: finalize() }),
+    classifyError: ({ detail }) => {
+      const { reasonCode = 'unknown_error', permanent = false } = JSON.parse(detail ?? '{}');
+      return { reasonCode, permanent };
+    },
+    cleanup() {},
+  };
+  for (const [key, call] of Object.entries(functions)) functions[key] = (...given) => answer(call, given);
+  return functions;
+}
+
+// Only the world's own error may leave a function: anything else thrown ends the instance.
+function answer(call, given) {
+  try {
+    return call(...given);
+  } catch (error) {
+    const known = error instanceof Failure;
+    const message = known ? error.message : `${error}\n${error?.stack ?? ''}`.trim();
+    throw { message, detail: known ? JSON.stringify(error.class) : undefined };
+  }
+}
+
+// The worker refuses what is too large or no JSON: the next attempt would offer the same.
+function offer(call) {
+  try {
+    call();
+  } catch (refused) {
+    throw permanent('bad_output', (refused.payload ?? refused).message);
+  }
+}
