@@ -87,7 +87,7 @@ fn a_sound_handler_passes() {
     ok      cancel-next-batch     it returned after N ms, without a look
     ok      cancel-process-batch  it returned after N ms, without a look
     ok      cancel-finalize       it returned after N ms, without a look
-    ok      classify-error        13 errors become `lapse`
+    ok      classify-error        9 errors become `lapse`
     ok      no-panic              in 10 runs
     ok      limits                the longest call took N ms
     ok      log-rate              no line was left out

@@ -99,7 +99,11 @@ async fn open(
         worker_id: worker(),
         resumed,
     };
-    let opened = subject.handlers.open(OpenRequest { info, cancel: flag.clone() }).await;
+    let request = OpenRequest { info, cancel: flag.clone() };
+    let opened = match subject.handlers.choose(&subject.role, None).await {
+        Ok(handler) => handler.open(request).await,
+        Err(error) => Err(error),
+    };
     opened.map_err(|error| match error {
         OpenError::Fault(fault) => Failure::Fault(fault),
         // The caller loaded it under this role.
