@@ -9,6 +9,7 @@ pub mod conformance;
 pub mod coordinator;
 pub mod dead_letter;
 pub mod discovery;
+pub mod documents;
 pub mod handler;
 pub mod health;
 pub mod input;

@@ -3,8 +3,8 @@
 mod cancel;
 mod config;
 mod dlq;
-mod granted;
 mod graph_file;
+mod grants;
 mod input;
 mod interrupt;
 mod observed;

@@ -6,16 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::granted::Granted;
-use super::plugin_run::{UPSTREAM, address_of, leave_upstream};
+use super::grants::GrantArgs;
+use super::plugin_run::{UPSTREAM, address_of, leave_upstream, told};
 use super::printable::printable;
 use super::{Usage, input, print};
 use crate::app;
 use crate::clock::Clock;
 use crate::conformance::{Finding, Subject, Verdict, examine, refused};
-use crate::plugin::{CheckError, Engine, PluginConfig, Plugins};
+use crate::plugin::{CheckError, Engine, HandlerConfig, Limits, PluginConfig, Plugins};
 use crate::types::NodeId;
 
 /// `flowkit plugin test`.
@@ -40,17 +40,20 @@ pub struct TestArgs {
     /// What upstream nodes left: a line for each of their batches, a JSON object
     #[arg(long, value_name = "FILE")]
     upstream: Option<PathBuf>,
-    #[command(flatten)]
-    granted: Granted,
     /// Most batches of a run that are looked at
     #[arg(long, value_name = "N", default_value_t = 100)]
     batches: usize,
     /// How long a cancelled function may go on, as `cancel_grace_sec` of a worker
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
     cancel_grace: Duration,
+    /// Sets a limit, a key of `handlers.ROLE.limits`; may be given several times
+    #[arg(long, value_name = "KEY=NUMBER")]
+    limit: Vec<String>,
     /// Prints one JSON object at the end and nothing else
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    grants: GrantArgs,
 }
 
 fn seconds(text: &str) -> Result<Duration, &'static str> {
@@ -67,13 +70,14 @@ pub async fn execute(args: TestArgs) -> anyhow::Result<ExitCode> {
     let address = address_of(&args.file)?;
     let role = address.role.clone();
     let clock = Clock::system();
-    let backend = app::memory(&clock);
+    let backend = app::memory(&clock, args.grants.collections()?);
     if let Some(file) = &args.upstream {
         leave_upstream(&backend, &address, file, &clock).await?;
     }
-    let handler = args.granted.handler(&args.file)?;
+    let handler = HandlerConfig { limits: limits(&args.limit)?, ..args.grants.handler(&args.file) };
     let config = PluginConfig { role: role.clone(), handler };
-    let plugins = match Plugins::load(&Engine::new()?, vec![config]).await {
+    let engine = Engine::new()?.with_documents(backend.documents.clone());
+    let plugins = match Plugins::load(&engine, vec![config]).await {
         Ok(plugins) => Arc::new(plugins),
         Err(errors) => return not_loaded(&args, errors.into_iter().map(|bad| bad.error).collect()),
     };
@@ -92,12 +96,23 @@ pub async fn execute(args: TestArgs) -> anyhow::Result<ExitCode> {
     report(&args, &examine(&subject).await?)
 }
 
+fn limits(options: &[String]) -> Result<Limits, Usage> {
+    let mut given = Map::new();
+    for option in options {
+        let wrong = || Usage(format!("--limit {option}: write it as KEY=NUMBER"));
+        let (key, number) = option.split_once('=').ok_or_else(wrong)?;
+        let number: u64 = number.trim().parse().map_err(|_| wrong())?;
+        given.insert(key.trim().to_owned(), number.into());
+    }
+    serde_json::from_value(Value::Object(given)).map_err(|error| Usage(format!("--limit: {error}")))
+}
+
 /// A handler whose `describe` fails is one that fails a check; everything else is no handler.
 fn not_loaded(args: &TestArgs, errors: Vec<CheckError>) -> anyhow::Result<ExitCode> {
     if let [CheckError::Trial { fault, .. }] = errors.as_slice() {
         return report(args, &refused(fault));
     }
-    let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    let lines: Vec<String> = errors.iter().map(told).collect();
     Err(Usage(lines.join("\n")).into())
 }
 
@@ -159,6 +174,17 @@ mod tests {
         assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
         for wrong in ["", "soon", "0", "-1", "NaN", "1e9"] {
             assert!(seconds(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn limits_are_those_of_the_configuration() {
+        let given = |text: &str| limits(&[text.to_owned()]);
+        assert_eq!(given("memory_bytes=1048576").unwrap().memory_bytes.get(), 1 << 20);
+        assert_eq!(limits(&[]).unwrap(), Limits::default());
+        for wrong in ["memory_bytes", "memory_bytes=many", "memory=1", "call_time_ms=0"] {
+            let error = given(wrong).expect_err(wrong).to_string();
+            assert!(error.starts_with("--limit"), "{error}");
         }
     }
 }

@@ -44,7 +44,6 @@ mod wit_text;
 pub use code_cache::{CacheError, CodeCache};
 pub use config::{BadLimit, DirGrant, HandlerConfig, Limits};
 pub use contract::{Difference, WORLD_VERSION};
-pub use documents::{DocumentCursor, DocumentQuery, Documents, DocumentsError};
 pub use engine::{Engine, EngineError};
 pub use env::{BadEnv, EnvValue};
 pub use file::NotWasm;
