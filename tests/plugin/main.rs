@@ -2,6 +2,7 @@
 
 mod bodies;
 mod boundary;
+mod conformance;
 mod contained;
 mod documents;
 mod environment;

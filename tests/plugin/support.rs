@@ -27,6 +27,13 @@ pub fn guest_file(name: &str) -> PathBuf {
     file
 }
 
+/// An example plugin's file.
+pub fn example_file(name: &str) -> PathBuf {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../plugins/{name}.wasm"));
+    assert!(file.exists(), "{} is missing: run `cargo xtask plugins` first", file.display());
+    file
+}
+
 /// The rogue with default limits and no grants.
 pub async fn rogue() -> Plugin {
     static ROGUE: tokio::sync::OnceCell<Plugin> = tokio::sync::OnceCell::const_new();

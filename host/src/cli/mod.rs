@@ -13,6 +13,7 @@ mod output;
 mod plugin;
 mod plugin_rollback;
 mod plugin_run;
+mod plugin_test;
 mod printable;
 mod progress;
 mod run;
@@ -146,7 +147,10 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
 
 fn filter_of(cli: &Cli) -> &'static str {
     let quiet = !matches!(cli.command, Command::Worker(_));
+    // Its report has what a handler's misbehaviour would log.
+    let silent = matches!(cli.command, Command::Plugin(plugin::PluginCommand::Test(_)));
     match cli.shared.verbose {
+        0 if silent => "error",
         0 if quiet => "warn",
         0 | 1 => "info",
         2 => "info,flowkit=debug",

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::{EXIT_USAGE, Shared, plugin_rollback, plugin_run, print};
+use super::{EXIT_USAGE, Shared, plugin_rollback, plugin_run, plugin_test, print};
 use crate::config::Need;
 use crate::plugin::{Inspection, WORLD_VERSION, check};
 
@@ -15,6 +15,8 @@ use crate::plugin::{Inspection, WORLD_VERSION, check};
 pub enum PluginCommand {
     /// Runs one handler on one input and prints what each batch gives
     Run(plugin_run::RunArgs),
+    /// Tries whether a handler does all that a worker relies on
+    Test(plugin_test::TestArgs),
     /// Brings an earlier version of a role's plugin back
     Rollback(plugin_rollback::RollbackArgs),
     /// Says what a file is, or every reason why it is not a handler
@@ -42,6 +44,7 @@ pub struct CheckArgs {
 pub async fn execute(command: PluginCommand, shared: &Shared) -> anyhow::Result<ExitCode> {
     match command {
         PluginCommand::Run(args) => plugin_run::execute(args).await,
+        PluginCommand::Test(args) => plugin_test::execute(args).await,
         PluginCommand::Rollback(args) => {
             plugin_rollback::execute(args, &shared.app(Need::Handlers)?).await
         }

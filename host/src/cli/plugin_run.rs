@@ -16,7 +16,7 @@ use crate::app::{self, Backend, BadPlugins};
 use crate::bus::{OutMessage, Tail};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
-use crate::plugin::{CheckError, LoadError, PluginConfig};
+use crate::plugin::{CheckError, PluginConfig};
 use crate::protocol::{RunAddress, RunEvent, Status, cancel_signal, start_command};
 use crate::settings::Settings;
 use crate::store::{NewComplete, NewPartial, RunInput};
@@ -25,7 +25,7 @@ use crate::types::{BatchUid, Epoch, Fence, LeaseNo, NodeId, Role, RunKey, TaskId
 use crate::worker::{Shutdown, Worker};
 
 /// The node whose batches `--upstream` gives.
-const UPSTREAM: &str = "upstream";
+pub(super) const UPSTREAM: &str = "upstream";
 
 /// `flowkit plugin run`.
 #[derive(Debug, Args)]
@@ -77,7 +77,7 @@ pub async fn execute(args: RunArgs) -> anyhow::Result<ExitCode> {
     }
     let mut interrupts = Interrupts::new()?;
     let clock = Clock::system();
-    let address = address_of(&args)?;
+    let address = address_of(&args.file)?;
     let handler = args.grants.handler(&args.file);
     let backend = app::memory(&clock, args.grants.collections()?);
     let wanted = PluginConfig { role: address.role.clone(), handler };
@@ -96,29 +96,34 @@ pub async fn execute(args: RunArgs) -> anyhow::Result<ExitCode> {
 fn without_role(error: anyhow::Error) -> anyhow::Error {
     match error.downcast::<BadPlugins>() {
         Ok(BadPlugins(errors)) => {
-            let told = |bad: &LoadError| match &bad.error {
-                CheckError::NotGranted { path, import, grant } => format!(
-                    "{} imports {import}, which it is not granted; grant it with `--{grant}`",
-                    path.display()
-                ),
-                other => other.to_string(),
-            };
-            let lines: Vec<String> = errors.iter().map(told).collect();
+            let lines: Vec<String> = errors.iter().map(|bad| told(&bad.error)).collect();
             Usage(lines.join("\n")).into()
         }
         Err(other) => other,
     }
 }
 
-fn address_of(args: &RunArgs) -> anyhow::Result<RunAddress> {
-    let stem = args.file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+/// The error in the words of a command line that grants.
+pub(super) fn told(error: &CheckError) -> String {
+    match error {
+        CheckError::NotGranted { path, import, grant } => format!(
+            "{} imports {import}, which it is not granted; grant it with `--{grant}`",
+            path.display()
+        ),
+        other => other.to_string(),
+    }
+}
+
+/// The run of a handler that is tried.
+pub(super) fn address_of(file: &std::path::Path) -> anyhow::Result<RunAddress> {
+    let stem = file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
     let role = Role::new(stem).or_else(|_| Role::new("handler"))?;
     let key = RunKey { task_id: TaskId::new("plugin-run")?, node_id: NodeId::new(role.as_str())? };
     Ok(RunAddress { key, role, epoch: Epoch(1) })
 }
 
 /// Writes the lines of `file` as the finished batches of the node `upstream`.
-async fn leave_upstream(
+pub(super) async fn leave_upstream(
     backend: &Backend,
     address: &RunAddress,
     file: &std::path::Path,

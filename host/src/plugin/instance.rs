@@ -377,8 +377,14 @@ impl Session for Instance {
             wit::HandlerError { message: error.message.clone(), detail: error.detail.clone() };
         let outcome = timing.watch(handler.call_classify_error(&mut self.store, &error)).await;
         match self.end(&timing, outcome) {
-            Ok(said) => Ok(results::classification(said.reason_code, said.permanent)),
+            Ok(said) => {
+                let class = results::classification(said.reason_code.clone(), said.permanent);
+                let replaced = u64::from(class.reason_code != said.reason_code);
+                self.store.data().tally.add(Count::Unclassified, replaced);
+                Ok(class)
+            }
             Err(CallError::Handler(error)) => {
+                self.store.data().tally.add(Count::Unclassified, 1);
                 let failed = format!("classify-error failed itself: {}", error.message);
                 self.store.data().output.log(Level::Warn, &failed);
                 Ok(results::unclassified())
