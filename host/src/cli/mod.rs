@@ -10,6 +10,8 @@ mod observed;
 mod outcome;
 mod output;
 mod plugin;
+mod plugin_build;
+mod plugin_new;
 mod plugin_run;
 mod printable;
 mod progress;

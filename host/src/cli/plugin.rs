@@ -6,12 +6,16 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::{EXIT_USAGE, plugin_run, print};
+use super::{EXIT_USAGE, plugin_build, plugin_new, plugin_run, print};
 use crate::plugin::{Inspection, WORLD_VERSION, check};
 
 /// Tries and checks handlers, without any backend.
 #[derive(Debug, Subcommand)]
 pub enum PluginCommand {
+    /// Writes a project to begin a handler with
+    New(plugin_new::NewArgs),
+    /// Makes a component of a handler's sources
+    Build(plugin_build::BuildArgs),
     /// Runs one handler on one input and prints what each batch gives
     Run(plugin_run::RunArgs),
     /// Says what a file is, or every reason why it is not a handler
@@ -38,6 +42,8 @@ pub struct CheckArgs {
 /// Runs it.
 pub async fn execute(command: PluginCommand) -> anyhow::Result<ExitCode> {
     match command {
+        PluginCommand::New(args) => plugin_new::execute(&args),
+        PluginCommand::Build(args) => plugin_build::execute(&args),
         PluginCommand::Run(args) => plugin_run::execute(args).await,
         PluginCommand::Check(args) => execute_check(&args).await,
     }
