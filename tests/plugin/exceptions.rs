@@ -38,7 +38,8 @@ async fn an_unforeseen_error_is_told_in_the_languages_own_words() {
             uid: BatchUid::new("b0").expect("valid"),
             payload: payload.to_owned(),
         };
-        let ended = session.process_batch(&batch(r#"{"k":0,"lines":[7]}"#), &Totals::default()).await;
+        let ended =
+            session.process_batch(&batch(r#"{"k":0,"lines":[7]}"#), &Totals::default()).await;
         let Err(CallError::Handler(error)) = ended else {
             panic!("{language}: no error of its own: {ended:?}")
         };
