@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use flowkit::handler::{
-    CallError, CancelFlag, CancelSource, Cancellation, OpenRequest, RunInfo, Session,
+    CallError, CancelFlag, CancelSource, Cancellation, Handler as _, OpenRequest, RunInfo, Session,
 };
 use flowkit::metrics::Totals;
 use flowkit::plugin::{Engine, HandlerConfig, Plugin};

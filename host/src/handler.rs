@@ -11,17 +11,33 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::metrics::{Metrics, Totals};
 use crate::types::{BatchUid, Epoch, NodeId, Role, TaskId, WorkerId};
 
-/// Opens sessions: the live set of plugins.
+/// The live set of handlers: which one serves which role.
 #[async_trait]
 pub trait Handlers: Send + Sync + 'static {
-    /// The roles that have a loaded plugin now.
+    /// The roles that have a loaded handler now.
     fn roles(&self) -> Vec<Role>;
+
+    /// Told whenever roles or versions have changed; `None` if they never do.
+    fn changes(&self) -> Option<watch::Receiver<()>> {
+        None
+    }
+
+    /// How many runs of a role a worker may have at once; `None` for as many as it has
+    /// slots.
+    fn concurrency(&self, _role: &Role) -> Option<usize> {
+        None
+    }
+
+    /// The digest of each role's present version, for WORKER_ONLINE.
+    fn digests(&self) -> BTreeMap<Role, String> {
+        BTreeMap::new()
+    }
 
     /// How often each role's handlers met a limit or a refusal since the process began, by
     /// names such as `memory_limit`; for people.
@@ -33,6 +49,22 @@ pub trait Handlers: Send + Sync + 'static {
     fn describe(&self) -> Value {
         Value::Null
     }
+
+    /// The version that serves one run, from its beginning to its end on this worker: the
+    /// one that it began with, if that is kept here, or else the present one. May take
+    /// seconds when a kept version has to be compiled.
+    async fn choose(
+        &self,
+        role: &Role,
+        began_with: Option<&str>,
+    ) -> Result<Arc<dyn Handler>, OpenError>;
+}
+
+/// One version of a role's handler.
+#[async_trait]
+pub trait Handler: Send + Sync + 'static {
+    /// Its content: lowercase hex SHA-256 of its file.
+    fn digest(&self) -> &str;
 
     /// A fresh instance for one run.
     async fn open(&self, request: OpenRequest) -> Result<Box<dyn Session>, OpenError>;
@@ -83,9 +115,6 @@ pub enum OpenError {
 /// a call, at any time is allowed and ends the guest.
 #[async_trait]
 pub trait Session: Send {
-    /// The component's content: lowercase hex SHA-256 of its file.
-    fn digest(&self) -> &str;
-
     /// `init`.
     async fn init(&mut self) -> Result<(), CallError>;
 

@@ -1,10 +1,9 @@
 //! What a worker goes by, once the config file has been read and checked.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::protocol::Topics;
-use crate::types::{Role, WorkerId};
+use crate::types::WorkerId;
 
 /// A worker's identity, times and bounds. [`Settings::new`] gives the documented defaults.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,9 +33,6 @@ pub struct Settings {
     pub shutdown_grace: Duration,
     /// `max_concurrent_tasks`: how many runs at once.
     pub max_concurrent_tasks: usize,
-    /// `handlers.ROLE.concurrency`: how many runs of a role at once; a role that is not named
-    /// has no limit of its own.
-    pub role_concurrency: BTreeMap<Role, usize>,
     /// `max_queued_runs`: unowned runs of a role at which fetching its commands pauses.
     pub max_queued_runs: u64,
     /// `max_attempts`: from this attempt on a failure is permanent; `None` for never.
@@ -76,7 +72,6 @@ impl Settings {
             cancel_grace: Duration::from_secs(5),
             shutdown_grace: Duration::from_secs(8),
             max_concurrent_tasks: std::thread::available_parallelism().map_or(2, usize::from),
-            role_concurrency: BTreeMap::new(),
             max_queued_runs: 1_000,
             max_attempts: Some(20),
             dedup_cache_size: 10_000,
@@ -86,34 +81,6 @@ impl Settings {
                 backoff_max: Duration::from_millis(4_000),
                 strict: false,
             },
-        }
-    }
-
-    /// How many runs a worker of these roles has at once, at most: what it announces.
-    pub fn capacity(&self, roles: &[Role]) -> usize {
-        let of_role = |role| self.role_concurrency.get(role).copied().unwrap_or(usize::MAX);
-        let of_roles = roles.iter().map(of_role).fold(0, usize::saturating_add);
-        of_roles.min(self.max_concurrent_tasks)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_worker_announces_what_its_roles_can_fill() {
-        let role = |name: &str| Role::new(name).unwrap();
-        let mut settings = Settings::new(WorkerId::new("w").unwrap());
-        settings.max_concurrent_tasks = 8;
-        settings.role_concurrency = BTreeMap::from([(role("a"), 2), (role("b"), 3)]);
-        for (roles, capacity) in [
-            (vec![], 0),
-            (vec![role("a")], 2),
-            (vec![role("a"), role("b")], 5),
-            (vec![role("a"), role("free")], 8),
-        ] {
-            assert_eq!(settings.capacity(&roles), capacity, "{roles:?}");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use flowkit::handler::CancelFlag;
+use flowkit::handler::{CancelFlag, Handler as _};
 use flowkit::plugin::HandlerConfig;
 
 use super::support::{engine, request};

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use flowkit::handler::{Batch, CallError, CancelFlag};
+use flowkit::handler::{Batch, CallError, CancelFlag, Handler as _};
 use flowkit::metrics::Totals;
 use flowkit::plugin::HandlerConfig;
 use flowkit::types::BatchUid;

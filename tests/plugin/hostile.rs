@@ -5,7 +5,7 @@
 use std::num::{NonZeroU32, NonZeroU64};
 use std::time::{Duration, Instant};
 
-use flowkit::handler::{CallError, CancelFlag};
+use flowkit::handler::{CallError, CancelFlag, Handler as _};
 use flowkit::metrics::Totals;
 use flowkit::plugin::{HandlerConfig, Limits, Plugin};
 use insta::assert_snapshot;

@@ -4,7 +4,9 @@ use std::num::NonZeroU64;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use flowkit::handler::{Batch, BatchOutput, CallError, CancelFlag, Classification, Session};
+use flowkit::handler::{
+    Batch, BatchOutput, CallError, CancelFlag, Classification, Handler as _, Session,
+};
 use flowkit::metrics::Totals;
 use flowkit::plugin::{HandlerConfig, Plugin};
 use flowkit::types::BatchUid;

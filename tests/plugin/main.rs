@@ -11,6 +11,7 @@ mod hostile;
 mod http;
 mod languages;
 mod memory;
+mod reload;
 mod sandbox;
 mod server;
 mod stopping;

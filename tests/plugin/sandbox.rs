@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use flowkit::handler::{CallError, CancelFlag, Handlers, OpenError};
+use flowkit::handler::{CallError, CancelFlag, Handler as _, Handlers, OpenError};
 use flowkit::plugin::{DirGrant, HandlerConfig, PluginConfig, Plugins};
 use flowkit::types::Role;
 use insta::assert_snapshot;
@@ -127,9 +127,9 @@ async fn plugins_serve_their_roles() {
     let roles: Vec<String> = plugins.roles().iter().map(ToString::to_string).collect();
     assert_eq!(roles, ["a", "b"]);
     let flag = CancelFlag::default();
-    let refused = plugins.open(request("none", &flag)).await.err().expect("no such role");
-    assert_eq!(refused, OpenError::NoHandler(Role::new("rogue").expect("valid")));
-    let mut wanted = request("none", &flag);
-    wanted.info.role = Role::new("a").expect("valid");
-    plugins.open(wanted).await.expect("opens").init().await.expect("runs");
+    let (known, unknown) = (Role::new("a").expect("valid"), Role::new("rogue").expect("valid"));
+    let refused = plugins.choose(&unknown, None).await.err().expect("no such role");
+    assert_eq!(refused, OpenError::NoHandler(unknown));
+    let handler = plugins.choose(&known, None).await.expect("served");
+    handler.open(request("none", &flag)).await.expect("opens").init().await.expect("runs");
 }

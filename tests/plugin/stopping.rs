@@ -3,7 +3,7 @@
 use std::num::{NonZeroU32, NonZeroU64};
 use std::time::{Duration, Instant};
 
-use flowkit::handler::{CallError, CancelFlag, OpenError};
+use flowkit::handler::{CallError, CancelFlag, Handler as _, OpenError};
 use flowkit::metrics::Totals;
 use flowkit::plugin::Plugin;
 use insta::assert_snapshot;

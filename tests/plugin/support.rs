@@ -5,8 +5,8 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use flowkit::handler::{
-    Batch, BatchOutput, CallError, CancelFlag, CancelSource, Cancellation, OpenRequest, RunInfo,
-    Session,
+    Batch, BatchOutput, CallError, CancelFlag, CancelSource, Cancellation, Handler as _,
+    OpenRequest, RunInfo, Session,
 };
 use flowkit::metrics::Totals;
 use flowkit::plugin::{Engine, HandlerConfig, Plugin};

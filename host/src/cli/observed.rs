@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::handler::{
     AdapterProposal, Batch, BatchOutput, CallError, Classification, FaultCode, FinalOutput,
-    HandlerError, Handlers, HostFault, OpenError, OpenRequest, Session, YieldedBatch,
+    Handler, HandlerError, Handlers, HostFault, OpenError, OpenRequest, Session, YieldedBatch,
 };
 use crate::metrics::Totals;
 use crate::types::{BatchUid, Role};
@@ -62,8 +62,31 @@ impl Handlers for Observed {
         self.handlers.roles()
     }
 
+    async fn choose(
+        &self,
+        role: &Role,
+        began_with: Option<&str>,
+    ) -> Result<Arc<dyn Handler>, OpenError> {
+        let handler = self.handlers.choose(role, began_with).await?;
+        let (seen, has_upstream) = (self.seen.clone(), self.has_upstream);
+        Ok(Arc::new(ObservedHandler { handler, seen, has_upstream }))
+    }
+}
+
+struct ObservedHandler {
+    handler: Arc<dyn Handler>,
+    seen: Seen,
+    has_upstream: bool,
+}
+
+#[async_trait]
+impl Handler for ObservedHandler {
+    fn digest(&self) -> &str {
+        self.handler.digest()
+    }
+
     async fn open(&self, request: OpenRequest) -> Result<Box<dyn Session>, OpenError> {
-        let session = self.handlers.open(request).await?;
+        let session = self.handler.open(request).await?;
         let (seen, has_upstream) = (self.seen.clone(), self.has_upstream);
         Ok(Box::new(ObservedSession { session, seen, has_upstream }))
     }
@@ -77,10 +100,6 @@ struct ObservedSession {
 
 #[async_trait]
 impl Session for ObservedSession {
-    fn digest(&self) -> &str {
-        self.session.digest()
-    }
-
     async fn init(&mut self) -> Result<(), CallError> {
         self.session.init().await
     }

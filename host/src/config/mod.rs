@@ -152,7 +152,6 @@ impl Config {
             cancel_grace: keys.cancel_grace_sec.get(),
             shutdown_grace: keys.shutdown_grace_sec.get(),
             max_concurrent_tasks: usize::try_from(keys.max_concurrent_tasks.get()).unwrap_or(1),
-            role_concurrency: self.role_concurrency(),
             max_queued_runs: keys.max_queued_runs.get().into(),
             max_attempts: Some(keys.max_attempts.get()).filter(|attempts| *attempts > 0),
             dedup_cache_size: usize::try_from(keys.dedup_cache_size.get()).unwrap_or(1),
@@ -163,13 +162,6 @@ impl Config {
                 strict: keys.strict_input_adapters,
             },
         }
-    }
-
-    fn role_concurrency(&self) -> BTreeMap<Role, usize> {
-        let limited = |(role, handler): (&Role, &HandlerConfig)| {
-            Some((role.clone(), usize::try_from(handler.concurrency?.get()).unwrap_or(usize::MAX)))
-        };
-        self.keys.handlers.iter().filter_map(limited).collect()
     }
 
     /// The SQLite file.

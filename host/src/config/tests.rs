@@ -109,8 +109,8 @@ fn a_role_may_have_fewer_runs_than_the_worker() {
     let place = Place::with(SOUND);
     let set = ["handlers.echo.concurrency=3"];
     let config = load_over(&place, &[], &set).unwrap();
-    let limited = config.settings().role_concurrency;
-    assert_eq!(limited.into_iter().collect::<Vec<_>>(), [(Role::new("echo").unwrap(), 3)]);
+    let echo = &config.handlers()[&Role::new("echo").unwrap()];
+    assert_eq!(echo.concurrency.map(std::num::NonZeroU32::get), Some(3));
     assert!(load_over(&place, &[], &["handlers.echo.concurrency=0"]).is_err());
 }
 

@@ -18,6 +18,7 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use super::file::hex;
+use super::source::Source;
 use crate::types::Role;
 
 /// Most bytes of compiled code that are kept; the files used least recently go first.
@@ -128,18 +129,13 @@ impl CodeCache {
 
     /// Keeps a version of a role, with its signature if it has one, and forgets all but
     /// the last few.
-    pub(super) fn keep_version(
-        &self,
-        role: &Role,
-        digest: &str,
-        (wasm, signature): (&[u8], Option<&str>),
-    ) -> std::io::Result<()> {
-        let dir = self.role_dir(role);
+    pub(super) fn keep_version(&self, role: &Role, source: &Source) -> std::io::Result<()> {
+        let (dir, digest) = (self.role_dir(role), &source.contents.digest);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
-        if let Some(signature) = signature {
+        if let Some(signature) = &source.signature {
             self.write(&dir.join(format!("{digest}.sig")), &[signature.as_bytes()])?;
         }
-        self.write(&dir.join(format!("{digest}.wasm")), &[wasm])?;
+        self.write(&dir.join(format!("{digest}.wasm")), &[&source.contents.bytes])?;
         for old in self.versions(role).into_iter().skip(VERSIONS) {
             let _ = fs::remove_file(dir.join(format!("{old}.sig")));
             fs::remove_file(dir.join(format!("{old}.wasm")))?;
@@ -158,9 +154,12 @@ impl CodeCache {
         found.into_iter().rev().map(|(_, digest)| digest).collect()
     }
 
-    /// Where a kept version of a role is.
-    pub(super) fn version_file(&self, role: &Role, digest: &str) -> PathBuf {
-        self.role_dir(role).join(format!("{digest}.wasm"))
+    /// Where a version of a role is or would be kept; `None` for what is no digest.
+    pub(super) fn version_file(&self, role: &Role, digest: &str) -> Option<PathBuf> {
+        // Digests come from records too: one must not lead out of the directory.
+        let sound = digest.len() == 64
+            && digest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        sound.then(|| self.role_dir(role).join(format!("{digest}.wasm")))
     }
 
     fn role_dir(&self, role: &Role) -> PathBuf {
@@ -258,6 +257,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::plugin::file::Contents;
 
     fn component(engine: &Engine) -> Component {
         Component::new(engine, b"\0asm\x0d\0\x01\0").expect("an empty component")
@@ -302,14 +302,19 @@ mod tests {
         cache.evict(0);
         assert_eq!(entries(&cache.dir, CODE).count(), 0);
         let role = Role::new("echo").expect("valid");
-        for digest in ["a", "b", "c", "d"] {
-            cache.keep_version(&role, digest, (b"wasm", None)).expect("kept");
-            let file = fs::File::open(cache.version_file(&role, digest)).expect("there");
-            let age = u64::from(digest.as_bytes()[0]);
+        for digit in ["a", "b", "c", "d"] {
+            let contents = Contents { bytes: b"wasm".to_vec(), digest: digit.repeat(64) };
+            let path = cache.version_file(&role, &contents.digest).expect("a digest");
+            cache.keep_version(&role, &Source { contents, signature: None }).expect("kept");
+            let file = fs::File::open(path).expect("there");
+            let age = u64::from(digit.as_bytes()[0]);
             file.set_modified(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(age))
                 .expect("set");
         }
         assert!(cache.versions(&role).len() <= VERSIONS);
-        assert!(cache.versions(&role).contains(&"c".to_owned()));
+        assert!(cache.versions(&role).contains(&"c".repeat(64)));
+        for strange in ["", "../../etc/passwd", &"A".repeat(64), &"a".repeat(63)] {
+            assert_eq!(cache.version_file(&role, strange), None, "{strange}");
+        }
     }
 }

@@ -41,7 +41,6 @@ const SMALL_CHANGE: usize = 1 << 20;
 
 /// A live instance. Its store is never used again after a trap or a dropped call.
 pub(super) struct Instance {
-    digest: Arc<str>,
     store: Store<Guest>,
     world: HandlerWorld,
     cancel: CancelFlag,
@@ -62,7 +61,8 @@ pub(super) async fn open(plugin: &Plugin, request: OpenRequest) -> Result<Instan
         message: format!("run-info cannot be written as JSON: {error}"),
     })?;
     let tally = plugin.engine.counts.tally(Some(&request.info.role));
-    let output = Output::new(Some(&request.info), limits.log_lines_per_sec, tally.clone());
+    let served = (&request.info, &*plugin.compiled.digest);
+    let output = Output::new(Some(served), limits.log_lines_per_sec, tally.clone());
     let slot = slot(&plugin.engine).await?;
     let calls = CallLimits::new(&plugin.config);
     let timing = timing(INSTANTIATION, calls, &request.cancel);
@@ -135,7 +135,6 @@ async fn start(
     let outcome = timing.watch(compiled.pre.instantiate_async(&mut store)).await;
     match outcome {
         Ok(Ok(world)) => Ok(Instance {
-            digest: Arc::clone(&compiled.digest),
             store,
             world,
             cancel,
@@ -299,10 +298,6 @@ impl Drop for Instance {
 
 #[async_trait]
 impl Session for Instance {
-    fn digest(&self) -> &str {
-        &self.digest
-    }
-
     async fn init(&mut self) -> Result<(), CallError> {
         let timing = self.call("init");
         self.begin(&timing)?;

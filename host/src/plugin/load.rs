@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
+use async_trait::async_trait;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
@@ -19,7 +20,8 @@ use super::grants::{BadGrant, Grants};
 use super::instance;
 use super::source::Source;
 use super::trust::TrustError;
-use crate::handler::{HostFault, OpenError, OpenRequest, Session};
+use crate::handler::{Handler, HostFault, OpenError, OpenRequest, Session};
+use crate::tasks;
 use crate::types::Role;
 
 /// How far below the runs' threads the compiler runs.
@@ -176,8 +178,8 @@ fn bullets(differences: &[Difference]) -> String {
 /// it needs of a role's grants is told, not demanded.
 pub async fn check(path: &Path) -> Result<Inspection, CheckError> {
     let (engine, config) = (Engine::new()?, HandlerConfig::new(path));
-    let compiled = engine.compile(None, &config).await?;
-    engine.inspect(&compiled, &config, &Grants::none()).await
+    let prepared = engine.compile(None, &config).await?;
+    engine.inspect(&prepared.compiled, &config, &Grants::none()).await
 }
 
 impl Engine {
@@ -185,17 +187,17 @@ impl Engine {
     /// interpreters), compares it with the world, links it, and calls `describe` on a
     /// trial instance.
     pub async fn load(&self, config: HandlerConfig) -> Result<Plugin, CheckError> {
-        let compiled = self.compile(None, &config).await?;
-        self.configure(Arc::new(compiled), config).await
+        let prepared = self.compile(None, &config).await?;
+        self.configure(prepared.compiled, config).await
     }
 
     /// Reads, compiles and links a component, on a thread of its own and of low priority,
-    /// one after another. `role`: whose version it becomes.
+    /// one after another. `role`: whose kept versions a pin may name.
     pub(super) async fn compile(
         &self,
         role: Option<&Role>,
         config: &HandlerConfig,
-    ) -> Result<Compiled, CheckError> {
+    ) -> Result<Prepared, CheckError> {
         let (engine, role, config) = (self.clone(), role.cloned(), config.clone());
         let (sender, compiled) = oneshot::channel();
         let compiling = move || {
@@ -213,6 +215,17 @@ impl Engine {
             .map_err(EngineError::Compiler)?;
         // A bug of the compiler must not look like a bug of the file.
         compiled.await.expect("the compiling thread ends without an answer only by a panic")
+    }
+
+    /// Keeps what has been tried as a version of its role. One that cannot be kept serves
+    /// all the same.
+    pub(super) async fn keep(&self, role: &Role, source: Arc<Source>) {
+        let Some(cache) = self.cache.clone() else { return };
+        let of = role.clone();
+        let kept = tasks::spawn_blocking("keep-version", move || cache.keep_version(&of, &source));
+        if let Some(Err(error)) = kept.await {
+            tracing::warn!(%role, %error, "this version cannot be kept for a rollback");
+        }
     }
 
     /// A compiled component with its grants and limits, tried once.
@@ -266,12 +279,26 @@ impl Plugin {
     pub fn config(&self) -> &HandlerConfig {
         &self.config
     }
+}
 
-    /// A fresh instance for one run. Waits while 64 instances are alive in the process.
-    pub async fn open(&self, request: OpenRequest) -> Result<Box<dyn Session>, OpenError> {
+#[async_trait]
+impl Handler for Plugin {
+    fn digest(&self) -> &str {
+        &self.compiled.digest
+    }
+
+    /// Waits while 64 instances are alive in the process.
+    async fn open(&self, request: OpenRequest) -> Result<Box<dyn Session>, OpenError> {
         let instance = instance::open(self, request).await?;
         Ok(Box::new(instance))
     }
+}
+
+/// A component that can be tried, and the file it came from.
+#[derive(Clone)]
+pub(super) struct Prepared {
+    pub(super) compiled: Arc<Compiled>,
+    pub(super) source: Arc<Source>,
 }
 
 /// A component ready to be instantiated.
@@ -293,7 +320,7 @@ fn compile(
     engine: &Engine,
     role: Option<&Role>,
     config: &HandlerConfig,
-) -> Result<Compiled, CheckError> {
+) -> Result<Prepared, CheckError> {
     let path = &config.component;
     let source = Source::find(engine, role, config)?;
     let component = component(engine, path, &source.contents)?;
@@ -310,16 +337,10 @@ fn compile(
         .instantiate_pre(&component)
         .and_then(HandlerWorldPre::new)
         .map_err(|error| CheckError::Link { path: path.to_owned(), reason: reason(&error) })?;
-    let Source { contents, signature } = source;
-    let bytes = contents.bytes.len() as u64;
-    if let (Some(cache), Some(role)) = (&engine.cache, role) {
-        let kept =
-            cache.keep_version(role, &contents.digest, (&contents.bytes, signature.as_deref()));
-        if let Err(error) = kept {
-            tracing::warn!(%role, %error, "this version cannot be kept for a rollback");
-        }
-    }
-    Ok(Compiled { digest: contents.digest.into(), pre, bytes, imports })
+    let bytes = source.contents.bytes.len() as u64;
+    let digest = source.contents.digest.as_str().into();
+    let compiled = Compiled { digest, pre, bytes, imports };
+    Ok(Prepared { compiled: Arc::new(compiled), source: Arc::new(source) })
 }
 
 /// From the cache, or compiled and put there.

@@ -38,6 +38,7 @@ mod source;
 mod text;
 mod timing;
 mod trust;
+mod versions;
 mod wit_text;
 
 pub use code_cache::{CacheError, CodeCache};

@@ -24,6 +24,8 @@ const MAX_LINE: usize = 8 << 10;
 /// Most bytes one host call logs. Splitting what is above into lines would keep a thread
 /// from every other guest, and no interrupt reaches a host call.
 const MAX_WRITE: usize = 64 << 10;
+/// How much of a version's digest a line tells.
+const DIGEST_SHOWN: usize = 12;
 /// How much of a call's stderr an error can quote.
 const TAIL: usize = 4 << 10;
 
@@ -62,10 +64,12 @@ pub(super) enum Stream {
 pub(super) struct Output(Arc<Mutex<Lines>>);
 
 impl Output {
-    /// For one run, or for a call without a run (`describe`).
-    pub(super) fn new(run: Option<&RunInfo>, lines_per_sec: u32, tally: Tally) -> Self {
+    /// For one run and the digest of the version that serves it, or for a call without a
+    /// run (`describe`).
+    pub(super) fn new(run: Option<(&RunInfo, &str)>, lines_per_sec: u32, tally: Tally) -> Self {
         let mut labels = Labels::default();
-        if let Some(run) = run {
+        if let Some((run, digest)) = run {
+            labels.plugin = text::cut(digest, DIGEST_SHOWN).to_owned();
             labels.role = run.role.to_string();
             labels.task_id = run.task_id.to_string();
             labels.node_id = run.node_id.to_string();
@@ -132,6 +136,7 @@ impl Output {
 #[derive(Debug, Default)]
 struct Labels {
     role: String,
+    plugin: String,
     task_id: String,
     node_id: String,
 }
@@ -191,23 +196,23 @@ impl Lines {
             Verdict::Pass => {}
             Verdict::PassAfter(dropped) => self.report_dropped(dropped),
         }
-        let Labels { role, task_id, node_id } = &self.labels;
+        let Labels { role, plugin, task_id, node_id } = &self.labels;
         let line = text::line(line);
         match level {
             Level::Trace => {
-                tracing::trace!(target: "handler", role, task_id, node_id, stream, "{line}");
+                tracing::trace!(target: "handler", role, plugin, task_id, node_id, stream, "{line}");
             }
             Level::Debug => {
-                tracing::debug!(target: "handler", role, task_id, node_id, stream, "{line}");
+                tracing::debug!(target: "handler", role, plugin, task_id, node_id, stream, "{line}");
             }
             Level::Info => {
-                tracing::info!(target: "handler", role, task_id, node_id, stream, "{line}");
+                tracing::info!(target: "handler", role, plugin, task_id, node_id, stream, "{line}");
             }
             Level::Warn => {
-                tracing::warn!(target: "handler", role, task_id, node_id, stream, "{line}");
+                tracing::warn!(target: "handler", role, plugin, task_id, node_id, stream, "{line}");
             }
             Level::Error => {
-                tracing::error!(target: "handler", role, task_id, node_id, stream, "{line}");
+                tracing::error!(target: "handler", role, plugin, task_id, node_id, stream, "{line}");
             }
         }
     }
@@ -226,10 +231,10 @@ impl Lines {
 
     fn report_dropped(&self, dropped: u64) {
         self.tally.add(Count::LogLinesDropped, dropped);
-        let Labels { role, task_id, node_id } = &self.labels;
+        let Labels { role, plugin, task_id, node_id } = &self.labels;
         tracing::warn!(
             target: "handler",
-            role, task_id, node_id, dropped,
+            role, plugin, task_id, node_id, dropped,
             "the handler wrote more lines than limits.log_lines_per_sec; {dropped} were left out"
         );
     }

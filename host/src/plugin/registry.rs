@@ -2,17 +2,19 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use async_trait::async_trait;
 use serde::Serialize;
 use serde_json::Value;
+use tokio::sync::watch;
 
 use super::config::HandlerConfig;
 use super::engine::Engine;
-use super::load::{CheckError, Compiled, Plugin};
+use super::load::{CheckError, Plugin, Prepared};
+use super::versions::Versions;
 use crate::clock::Clock;
-use crate::handler::{Handlers, OpenError, OpenRequest, Session};
+use crate::handler::{Handler, Handlers, OpenError};
 use crate::types::Role;
 
 /// One entry of the configuration's `handlers`.
@@ -36,11 +38,13 @@ pub struct LoadError {
 
 /// Roles and their plugins. A role's plugin can be replaced at any time: a run keeps the
 /// one it was opened with.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Plugins {
-    by_role: RwLock<HashMap<Role, Plugin>>,
-    engine: Option<Engine>,
+    engine: Engine,
+    by_role: RwLock<BTreeMap<Role, Plugin>>,
+    versions: Versions,
     states: Mutex<BTreeMap<Role, State>>,
+    changed: watch::Sender<()>,
 }
 
 /// What `flowkit status` shows of a role's plugin.
@@ -61,17 +65,18 @@ impl Plugins {
     /// Loads every configured plugin; a file that serves several roles is compiled once.
     /// All failures are reported, not only the first.
     pub async fn load(engine: &Engine, configs: Vec<PluginConfig>) -> Result<Self, Vec<LoadError>> {
-        let plugins = Self { engine: Some(engine.clone()), ..Self::default() };
-        let mut compiled: HashMap<Origin, Arc<Compiled>> = HashMap::new();
+        let plugins = Self {
+            engine: engine.clone(),
+            by_role: RwLock::default(),
+            versions: Versions::new(engine.clone()),
+            states: Mutex::default(),
+            changed: watch::Sender::new(()),
+        };
+        let mut known = HashMap::new();
         let mut errors = Vec::new();
         for PluginConfig { role, handler } in configs {
-            let origin = origin(&handler);
-            let known = compiled.get(&origin).cloned();
-            match load_one(engine, (&role, known), handler).await {
-                Ok(plugin) => {
-                    compiled.insert(origin, Arc::clone(&plugin.compiled));
-                    plugins.insert(role, plugin);
-                }
+            match load_one(engine, &mut known, (&role, handler)).await {
+                Ok(plugin) => plugins.insert(role, plugin),
                 Err(error) => errors.push(LoadError { role, error }),
             }
         }
@@ -98,7 +103,20 @@ impl Plugins {
         state.since = Clock::system().wall().0;
         state.problem = None;
         drop(states);
-        self.write().insert(role, plugin);
+        if let Some(before) = self.write().insert(role.clone(), plugin) {
+            self.versions.remember(&role, &before);
+        }
+        self.changed.send_replace(());
+    }
+
+    /// Has no plugin serve `role` from the next run on.
+    pub(super) fn remove(&self, role: &Role) {
+        tracing::info!(%role, "the configuration has the role no more: it is not served");
+        self.states().remove(role);
+        if let Some(before) = self.write().remove(role) {
+            self.versions.remember(role, &before);
+        }
+        self.changed.send_replace(());
     }
 
     /// Notes that a change of a role's plugin was refused.
@@ -107,6 +125,8 @@ impl Plugins {
         let state = states.entry(role.clone()).or_default();
         state.problem = Some(problem.to_owned());
         state.refused += 1;
+        drop(states);
+        self.changed.send_replace(());
     }
 
     /// Notes that a role's plugin is as its configuration wants it.
@@ -120,53 +140,79 @@ impl Plugins {
 
     /// The plugin that serves `role` now.
     pub fn get(&self, role: &Role) -> Option<Plugin> {
-        self.by_role.read().unwrap_or_else(PoisonError::into_inner).get(role).cloned()
+        self.read().get(role).cloned()
     }
 
-    fn write(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<Role, Plugin>> {
+    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<Role, Plugin>> {
+        self.by_role.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<Role, Plugin>> {
         self.by_role.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What a compiled component was made from.
+/// What a compiled component was made from: its file, pin and signature.
 type Origin = (PathBuf, Option<String>, Option<PathBuf>);
-
-fn origin(handler: &HandlerConfig) -> Origin {
-    (handler.component.clone(), handler.sha256.clone(), handler.signature.clone())
-}
 
 async fn load_one(
     engine: &Engine,
-    (role, known): (&Role, Option<Arc<Compiled>>),
-    handler: HandlerConfig,
+    known: &mut HashMap<Origin, Prepared>,
+    (role, handler): (&Role, HandlerConfig),
 ) -> Result<Plugin, CheckError> {
-    let compiled = match known {
-        Some(compiled) => compiled,
-        None => Arc::new(engine.compile(Some(role), &handler).await?),
+    let origin = (handler.component.clone(), handler.sha256.clone(), handler.signature.clone());
+    let prepared = match known.get(&origin) {
+        Some(prepared) => prepared.clone(),
+        None => engine.compile(Some(role), &handler).await?,
     };
-    engine.configure(compiled, handler).await
+    known.insert(origin, prepared.clone());
+    let plugin = engine.configure(prepared.compiled, handler).await?;
+    engine.keep(role, prepared.source).await;
+    Ok(plugin)
 }
 
 #[async_trait]
 impl Handlers for Plugins {
     fn roles(&self) -> Vec<Role> {
-        let by_role = self.by_role.read().unwrap_or_else(PoisonError::into_inner);
-        let mut roles: Vec<Role> = by_role.keys().cloned().collect();
-        roles.sort();
-        roles
+        self.read().keys().cloned().collect()
+    }
+
+    fn changes(&self) -> Option<watch::Receiver<()>> {
+        Some(self.changed.subscribe())
+    }
+
+    fn concurrency(&self, role: &Role) -> Option<usize> {
+        let limit = self.get(role)?.config.concurrency?;
+        usize::try_from(limit.get()).ok()
+    }
+
+    fn digests(&self) -> BTreeMap<Role, String> {
+        let digest = |(role, plugin): (&Role, &Plugin)| (role.clone(), plugin.digest().to_owned());
+        self.read().iter().map(digest).collect()
     }
 
     fn counters(&self) -> BTreeMap<Role, BTreeMap<&'static str, u64>> {
-        self.engine.as_ref().map(Engine::counters).unwrap_or_default()
+        self.engine.counters()
     }
 
     fn describe(&self) -> Value {
         serde_json::to_value(&*self.states()).unwrap_or_default()
     }
 
-    async fn open(&self, request: OpenRequest) -> Result<Box<dyn Session>, OpenError> {
-        let role = &request.info.role;
-        let plugin = self.get(role).ok_or_else(|| OpenError::NoHandler(role.clone()))?;
-        plugin.open(request).await
+    /// A pin holds for every run: with one, the present version serves all.
+    async fn choose(
+        &self,
+        role: &Role,
+        began_with: Option<&str>,
+    ) -> Result<Arc<dyn Handler>, OpenError> {
+        let present = self.get(role).ok_or_else(|| OpenError::NoHandler(role.clone()))?;
+        let other = began_with.filter(|digest| *digest != present.digest());
+        let kept = match other {
+            Some(digest) if present.config.sha256.is_none() => {
+                self.versions.find(role, digest, &present.config).await
+            }
+            _ => None,
+        };
+        Ok(Arc::new(kept.unwrap_or(present)))
     }
 }

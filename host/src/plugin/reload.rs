@@ -15,6 +15,8 @@ use tokio::sync::Notify;
 
 use super::engine::Engine;
 use super::registry::{PluginConfig, Plugins};
+use super::source::beside;
+use crate::handler::Handlers as _;
 use crate::types::Role;
 
 /// Keeps [`Plugins`] as their files and the configuration are.
@@ -25,13 +27,17 @@ pub struct Reloader {
     seen: HashMap<Role, Seen>,
 }
 
-/// How a role's configuration and file were at the last look.
+/// How a role's configuration and files were at the last look.
 #[derive(Debug, Clone, PartialEq)]
 struct Look {
     config: PluginConfig,
-    /// Device, inode, length, and time of change; none while there is no file.
-    file: Option<(u64, u64, u64, i64, i64)>,
+    component: Option<Mark>,
+    signature: Option<Mark>,
 }
+
+/// What tells one content of a file from the next: device, inode, length, and the time its
+/// inode was changed, which no copying tool can set back.
+type Mark = (u64, u64, u64, i64, i64);
 
 #[derive(Debug, Default)]
 struct Seen {
@@ -70,11 +76,10 @@ impl Reloader {
 
     /// One look. `hurried`: without waiting for a second one that finds the same.
     pub async fn look(&mut self, configs: Vec<PluginConfig>, hurried: bool) {
+        self.remove_all_but(&configs);
         for config in configs {
-            let role = config.role.clone();
-            let file = mark(&config.handler.component).await;
-            let look = Look { config, file };
-            let seen = self.seen.entry(role.clone()).or_default();
+            let look = Look::at(config).await;
+            let seen = self.seen.entry(look.config.role.clone()).or_default();
             if seen.settled.as_ref() == Some(&look) {
                 continue;
             }
@@ -88,39 +93,60 @@ impl Reloader {
         }
     }
 
-    async fn reload(&self, PluginConfig { role, handler }: PluginConfig) {
-        let Some(current) = self.plugins.get(&role) else {
-            return tracing::warn!(
-                %role,
-                "the configuration has a new role; it is served after the worker's next start"
-            );
-        };
-        let path = handler.component.clone();
-        match self.engine.compile(Some(&role), &handler).await {
-            // Touched, or written again with the same content.
-            Ok(same) if same.digest == current.compiled.digest && handler == *current.config => {
-                self.plugins.settle(&role);
+    fn remove_all_but(&mut self, configs: &[PluginConfig]) {
+        for role in self.plugins.roles() {
+            if !configs.iter().any(|config| config.role == role) {
+                self.plugins.remove(&role);
             }
-            Ok(compiled) => match self.engine.configure(Arc::new(compiled), handler).await {
-                Ok(plugin) => self.plugins.insert(role, plugin),
-                Err(error) => self.refuse(&role, &path, &error.to_string()),
-            },
+        }
+        // One that comes back is looked at anew.
+        self.seen.retain(|role, _| configs.iter().any(|config| config.role == *role));
+    }
+
+    async fn reload(&self, PluginConfig { role, handler }: PluginConfig) {
+        let current = self.plugins.get(&role);
+        let path = handler.component.clone();
+        let prepared = match self.engine.compile(Some(&role), &handler).await {
+            Ok(prepared) => prepared,
+            Err(error) => return self.refuse(&role, &path, &error.to_string()),
+        };
+        // Touched, or written again with the same content.
+        let same = |plugin: &super::load::Plugin| {
+            prepared.compiled.digest == plugin.compiled.digest && handler == *plugin.config
+        };
+        if current.as_ref().is_some_and(same) {
+            return self.plugins.settle(&role);
+        }
+        match self.engine.configure(prepared.compiled, handler).await {
+            Ok(plugin) => {
+                self.engine.keep(&role, prepared.source).await;
+                self.plugins.insert(role, plugin);
+            }
             Err(error) => self.refuse(&role, &path, &error.to_string()),
         }
     }
 
     fn refuse(&self, role: &Role, component: &Path, problem: &str) {
-        tracing::error!(
-            %role,
-            component = %component.display(),
-            problem,
-            "the changed plugin is refused; the one that works goes on"
-        );
+        let stays = match self.plugins.get(role) {
+            Some(_) => "the changed plugin is refused; the one that works goes on",
+            None => "the plugin is refused; its role is not served",
+        };
+        tracing::error!(%role, component = %component.display(), problem, "{stays}");
         self.plugins.refuse(role, problem);
     }
 }
 
-async fn mark(path: &Path) -> Option<(u64, u64, u64, i64, i64)> {
+impl Look {
+    async fn at(config: PluginConfig) -> Self {
+        let component = &config.handler.component;
+        let signature = config.handler.signature.clone().unwrap_or_else(|| beside(component));
+        let (component, signature) = (mark(component).await, mark(&signature).await);
+        Self { config, component, signature }
+    }
+}
+
+/// None while there is no file.
+async fn mark(path: &Path) -> Option<Mark> {
     let found = tokio::fs::metadata(path).await.ok()?;
-    Some((found.dev(), found.ino(), found.len(), found.mtime(), found.mtime_nsec()))
+    Some((found.dev(), found.ino(), found.len(), found.ctime(), found.ctime_nsec()))
 }

@@ -53,20 +53,24 @@ fn pinned(
     {
         return from_file.map(|contents| (path.clone(), contents));
     }
-    if let (Some(cache), Some(role)) = (&engine.cache, role) {
-        let kept = cache.version_file(role, wanted);
-        if let Ok(contents) = file::read(&kept)
-            && contents.digest == *wanted
-        {
-            return Ok((kept, contents));
-        }
+    if let Some(kept) = kept_file(engine, role, wanted)
+        && let Ok(contents) = file::read(&kept)
+        && contents.digest == *wanted
+    {
+        return Ok((kept, contents));
     }
     let found = from_file?.digest;
     Err(CheckError::OtherDigest { path: path.clone(), found, wanted: wanted.clone() })
 }
 
-/// `echo.wasm.sig` for `echo.wasm`.
-fn beside(path: &Path) -> PathBuf {
+/// Where a role's version with this digest is or would be kept.
+pub(super) fn kept_file(engine: &Engine, role: Option<&Role>, digest: &str) -> Option<PathBuf> {
+    engine.cache.as_ref()?.version_file(role?, digest)
+}
+
+/// Where a component's signature is, whose handler names none: `echo.wasm.sig` for
+/// `echo.wasm`.
+pub(super) fn beside(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".sig");
     name.into()

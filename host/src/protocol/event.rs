@@ -91,6 +91,18 @@ pub struct LeaseInfo {
     pub lease_deadline_ts_ms: UnixMs,
 }
 
+/// Which version of its plugin serves a run. Its events carry that in fields of our own,
+/// which are harmless to coordinators (`protocol.md`, "Messages that stop a coordinator").
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ServedBy {
+    /// The version's digest, in every event as `plugin_digest`; none where no plugin serves
+    /// the role.
+    pub digest: Option<String>,
+    /// Another version that the attempt began with and that is not kept here; in
+    /// TASK_RESUMED as `plugin_digest_before`.
+    pub before: Option<String>,
+}
+
 /// Null when sent; whatever another worker put there is dropped when read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Null;
@@ -123,8 +135,20 @@ impl RunEvent {
     }
 
     /// The event as a message; `hb_interval` numbers the heartbeats.
-    pub fn envelope(&self, address: &RunAddress, now: UnixMs, hb_interval: Duration) -> Envelope {
-        let payload = serde_json::to_value(self).expect("an event holds only JSON values");
+    pub fn envelope(
+        &self,
+        address: &RunAddress,
+        served_by: &ServedBy,
+        now: UnixMs,
+        hb_interval: Duration,
+    ) -> Envelope {
+        let mut payload = serde_json::to_value(self).expect("an event holds only JSON values");
+        if let Some(digest) = &served_by.digest {
+            payload["plugin_digest"] = json!(digest);
+        }
+        if let (Self::TaskResumed(_), Some(before)) = (self, &served_by.before) {
+            payload["plugin_digest_before"] = json!(before);
+        }
         let dedup_id = self.dedup_id(address, now, hb_interval);
         address.envelope((MsgType::Event, Sender::Worker), now, dedup_id, payload)
     }

@@ -8,12 +8,13 @@ use serde_json::json;
 use tokio::sync::{mpsc, watch};
 
 use super::lease::Lease;
+use super::opening::Opening;
 use super::slot::Slot;
 use super::state::{Effect, Finished, Input, Run, Start, Stop, StopCause};
 use super::voice::{Silenced, Voice};
 use super::wait::{Boxed, Pulled, lease_ended, pull, ready};
 use super::{Deps, ending, opening, recorder};
-use crate::handler::{CancelFlag, OpenRequest, RunInfo, Session};
+use crate::handler::{CancelFlag, Handler, OpenRequest, RunInfo, Session};
 use crate::input::artifacts::ArtifactSource;
 use crate::input::{Source, SourceRules};
 use crate::protocol::RunState;
@@ -99,6 +100,7 @@ struct Driver {
     view: watch::Sender<RunView>,
     flag: CancelFlag,
     finished: Arc<UidSet>,
+    handler: Option<Arc<dyn Handler>>,
     session: Option<Box<dyn Session>>,
     source: Option<Box<ArtifactSource>>,
     activity: Option<Boxed<Done>>,
@@ -112,6 +114,7 @@ struct Driver {
 /// What an activity leaves: its answer, and what it worked with.
 struct Done {
     input: Input,
+    opening: Option<Opening>,
     session: Option<Box<dyn Session>>,
     source: Option<Box<ArtifactSource>>,
     silenced: Option<Silenced>,
@@ -121,7 +124,15 @@ struct Done {
 
 impl Done {
     fn of(input: Input) -> Self {
-        Self { input, session: None, source: None, silenced: None, reported: None, crowded: false }
+        Self {
+            input,
+            opening: None,
+            session: None,
+            source: None,
+            silenced: None,
+            reported: None,
+            crowded: false,
+        }
     }
 
     fn with(input: Input, session: Box<dyn Session>) -> Self {
@@ -158,6 +169,7 @@ impl Driver {
             view: task.view,
             flag: CancelFlag::default(),
             finished,
+            handler: None,
             session: None,
             source: None,
             activity: None,
@@ -216,7 +228,11 @@ impl Driver {
             }
             Wake::Done(done) => {
                 self.activity = None;
-                let Done { input, session, source, silenced, reported, crowded } = *done;
+                let Done { input, opening, session, source, silenced, reported, crowded } = *done;
+                if let Some(Opening { handler, served_by, .. }) = opening {
+                    self.handler = handler.ok();
+                    self.voice.served_by = served_by;
+                }
                 self.session = self.session.take().or(session);
                 self.source = self.source.take().or(source);
                 self.reported = reported.unwrap_or(self.reported);
@@ -341,20 +357,22 @@ impl Driver {
     }
 
     fn announce(&mut self) {
-        let voice = self.voice.clone();
-        let progress = self.record.progress.clone();
+        let cancelled = self.run.state() == RunState::Cancelling;
+        let words = opening::begin(self.voice.clone(), self.record.progress.clone(), cancelled);
         self.activity = Some(Box::pin(async move {
-            let mut done = Done::of(Input::Announced);
-            match opening::announce(&voice, &progress).await {
-                Ok(progress) => done.reported = Some(progress.reported),
-                Err(silenced) => done.silenced = Some(silenced),
+            let opening = words.await;
+            let mut done = Done::of(Input::Announced(opening.digest()));
+            match &opening.said {
+                Ok(reported) => done.reported = Some(*reported),
+                Err(silenced) => done.silenced = Some(silenced.clone()),
             }
+            done.opening = Some(opening);
             done
         }));
     }
 
     fn open(&mut self) {
-        let handlers = self.voice.deps.handlers.clone();
+        let handler = self.handler.clone().expect("the state machine opens what was chosen");
         let address = &self.voice.address;
         let request = OpenRequest {
             info: RunInfo {
@@ -368,11 +386,8 @@ impl Driver {
             cancel: self.flag.clone(),
         };
         self.activity = Some(Box::pin(async move {
-            match handlers.open(request).await {
-                Ok(session) => {
-                    let digest = session.digest().to_owned();
-                    Done::with(Input::Opened(Ok(digest)), session)
-                }
+            match handler.open(request).await {
+                Ok(session) => Done::with(Input::Opened(Ok(())), session),
                 Err(error) => Done::of(Input::Opened(Err(error))),
             }
         }));

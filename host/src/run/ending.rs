@@ -6,7 +6,7 @@ use super::Deps;
 use super::voice::{self, Silenced, Voice};
 use crate::bus::OutMessage;
 use crate::handler::FinalOutput;
-use crate::protocol::{FINAL_UID, Null, RunAddress, RunEvent};
+use crate::protocol::{FINAL_UID, Null, RunAddress, RunEvent, ServedBy};
 use crate::store::{EndCheck, Fenced, NewComplete, Progress, RunEnd, RunRecord};
 use crate::types::WorkerId;
 
@@ -67,7 +67,8 @@ pub fn again(deps: &Deps, record: &RunRecord) -> Vec<OutMessage> {
         role: record.new.role.clone(),
         epoch: record.new.epoch,
     };
-    voice::messages(deps, &address, &events(end, &deps.settings.worker_id))
+    let served_by = ServedBy { digest: record.progress.digest.clone(), before: None };
+    voice::messages(deps, &address, &served_by, &events(end, &deps.settings.worker_id))
 }
 
 /// An end as the coordinator is told of it.

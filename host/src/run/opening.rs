@@ -2,18 +2,73 @@
 //! got out.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::voice::{Silenced, Voice};
-use crate::protocol::{Null, RunEvent};
+use crate::handler::{Handler, OpenError};
+use crate::protocol::{Null, RunEvent, ServedBy};
 use crate::store::{FinishedBatch, Progress};
 use crate::uids::UidSet;
 
 /// Finished batches read, or events sent, at a time.
 const PAGE: usize = 256;
 
+/// What the first words left behind.
+pub struct Opening {
+    /// The version of the plugin that serves the run from now on.
+    pub handler: Result<Arc<dyn Handler>, OpenError>,
+    /// What its events say of it.
+    pub served_by: ServedBy,
+    /// How many batches are reported now.
+    pub said: Result<u64, Silenced>,
+}
+
+impl Opening {
+    /// The digest of the version that was chosen.
+    pub fn digest(&self) -> Result<String, OpenError> {
+        self.handler.as_ref().map(|handler| handler.digest().to_owned()).map_err(Clone::clone)
+    }
+}
+
+/// Chooses the plugin's version, and announces the run as served by it. One that is
+/// `cancelled` already only gets its answer: no kept version is loaded for it.
+pub async fn begin(mut voice: Voice, progress: Progress, cancelled: bool) -> Opening {
+    let began_with = progress.digest.as_deref();
+    let (handlers, role) = (&voice.deps.handlers, &voice.address.role);
+    let handler = handlers.choose(role, began_with.filter(|_| !cancelled)).await;
+    let mut served_by = ServedBy { digest: progress.digest.clone(), before: None };
+    if let Ok(handler) = &handler
+        && !cancelled
+    {
+        let digest = handler.digest();
+        served_by.digest = Some(digest.to_owned());
+        served_by.before = progress.digest.clone().filter(|before| before != digest);
+        log_choice(&voice, &served_by);
+    }
+    voice.served_by = served_by.clone();
+    let said = announce(&voice, &progress).await.map(|progress| progress.reported);
+    Opening { handler, served_by, said }
+}
+
+fn log_choice(voice: &Voice, served_by: &ServedBy) {
+    let (run, role) = (&voice.address.key, &voice.address.role);
+    let digest = served_by.digest.as_deref().unwrap_or_default();
+    match &served_by.before {
+        None => tracing::debug!(%run, %role, plugin_digest = digest, "the run's plugin"),
+        Some(before) => tracing::warn!(
+            %run,
+            %role,
+            plugin_digest = digest,
+            plugin_digest_before = before,
+            "the run goes on with another version of its plugin: the one it began with is not \
+             kept here, or not allowed any more"
+        ),
+    }
+}
+
 /// Sends TASK_ACCEPTED, or TASK_RESUMED when it was sent before, then the BATCH_OKs that
 /// may not have left. Returns the progress as it is from now on.
-pub async fn announce(voice: &Voice, progress: &Progress) -> Result<Progress, Silenced> {
+async fn announce(voice: &Voice, progress: &Progress) -> Result<Progress, Silenced> {
     let mut progress = progress.clone();
     if progress.accepted {
         voice.send(&[RunEvent::TaskResumed(voice.lease_info())]).await?;

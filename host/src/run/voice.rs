@@ -10,7 +10,7 @@ use super::Deps;
 use super::lease::Lease;
 use crate::bus::{BusError, OutMessage};
 use crate::health::Part;
-use crate::protocol::{LeaseInfo, RunAddress, RunEvent};
+use crate::protocol::{LeaseInfo, RunAddress, RunEvent, ServedBy};
 use crate::store::{Fenced, Owner, RunRecord, StoreError};
 use crate::types::Fence;
 
@@ -41,6 +41,8 @@ pub struct Voice {
     pub owner: Owner,
     /// Until when it may speak; the worker renews it.
     pub lease: watch::Receiver<Lease>,
+    /// The version of the plugin that serves the run.
+    pub served_by: ServedBy,
 }
 
 impl Voice {
@@ -54,7 +56,8 @@ impl Voice {
             role: record.new.role.clone(),
             epoch: record.new.epoch,
         };
-        Some(Self { deps, address, fence, owner, lease })
+        let served_by = ServedBy { digest: record.progress.digest.clone(), before: None };
+        Some(Self { deps, address, fence, owner, lease, served_by })
     }
 
     /// TASK_ACCEPTED's, TASK_RESUMED's and TASK_HEARTBEAT's contents, as of now.
@@ -71,7 +74,7 @@ impl Voice {
     /// Sends events and returns once the bus has acknowledged all of them.
     pub async fn send(&self, events: &[RunEvent]) -> Result<(), Silenced> {
         let settings = &self.deps.settings;
-        let messages = messages(&self.deps, &self.address, events);
+        let messages = messages(&self.deps, &self.address, &self.served_by, events);
         let mut wait = RETRY.0;
         loop {
             let now = self.deps.clock.now();
@@ -145,13 +148,18 @@ impl Voice {
 }
 
 /// A run's events as its role's status topic takes them.
-pub(super) fn messages(deps: &Deps, address: &RunAddress, events: &[RunEvent]) -> Vec<OutMessage> {
+pub(super) fn messages(
+    deps: &Deps,
+    address: &RunAddress,
+    served_by: &ServedBy,
+    events: &[RunEvent],
+) -> Vec<OutMessage> {
     let topic = deps.settings.topics.status(&address.role);
     let now = deps.clock.wall();
     let message = |event: &RunEvent| OutMessage {
         topic: topic.clone(),
         key: Some(address.key.message_key()),
-        value: event.envelope(address, now, deps.settings.hb_interval).encode(),
+        value: event.envelope(address, served_by, now, deps.settings.hb_interval).encode(),
         headers: Vec::new(),
     };
     events.iter().map(message).collect()

@@ -1,14 +1,17 @@
 //! What a worker says about itself, to coordinators and to `flowkit status`.
 
-use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 
+use serde_json::{Map, Value, json};
 use tokio::time::{Instant, timeout_at};
 
 use crate::bus::OutMessage;
+use crate::handler::Handlers;
 use crate::health::Part;
 use crate::protocol::{Envelope, Online, offline, online};
 use crate::run::Deps;
 use crate::store::WorkerRecord;
+use crate::types::Role;
 
 /// Sends WORKER_ONLINE and writes the worker's record; `troubles` is for people. Neither
 /// waits for the other: one of the two may be out of reach.
@@ -16,10 +19,10 @@ pub async fn present(deps: Deps, running: usize, troubles: Value) {
     let settings = &deps.settings;
     let roles = deps.handlers.roles();
     let contents = Online {
-        capacity: settings.capacity(&roles),
+        capacity: capacity(settings.max_concurrent_tasks, &*deps.handlers, &roles),
         roles,
         version: settings.version.clone(),
-        extra: Map::new(),
+        extra: extra(deps.handlers.digests()),
     };
     let envelope = online(&settings.worker_id, &contents, deps.clock.wall());
     let deadline = deps.clock.now() + settings.announce_interval;
@@ -33,7 +36,7 @@ pub async fn describe(deps: &Deps, running: usize, troubles: Value) {
     let record = WorkerRecord {
         worker_id: settings.worker_id.clone(),
         version: settings.version.clone(),
-        capacity: settings.capacity(&roles),
+        capacity: capacity(settings.max_concurrent_tasks, &*deps.handlers, &roles),
         roles,
         running,
         updated_at: deps.clock.wall(),
@@ -74,4 +77,15 @@ async fn publish(deps: &Deps, envelope: &Envelope, deadline: Instant) {
         Ok(()) => deps.health.answered(Part::Bus, deps.clock.wall()),
         Err(error) => deps.health.failed(Part::Bus, &error.to_string(), deps.clock.wall()),
     }
+}
+
+/// Which version of its plugin serves each role, in a field of our own.
+fn extra(digests: BTreeMap<Role, String>) -> Map<String, Value> {
+    Map::from_iter([("plugins".to_owned(), json!(digests))])
+}
+
+/// How many runs a worker of these roles has at once, at most: what it announces.
+fn capacity(slots: usize, handlers: &dyn Handlers, roles: &[Role]) -> usize {
+    let of_role = |role| handlers.concurrency(role).unwrap_or(usize::MAX);
+    roles.iter().map(of_role).fold(0, usize::saturating_add).min(slots)
 }

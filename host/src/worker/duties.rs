@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::Event;
 use crate::bus::OutMessage;
 use crate::health::Part;
-use crate::protocol::{RunAddress, RunEvent};
+use crate::protocol::{RunAddress, RunEvent, ServedBy};
 use crate::run::Deps;
 use crate::run::driver::RunView;
 use crate::store::StoreError;
@@ -87,7 +87,9 @@ pub async fn heartbeats(deps: Deps, beats: Vec<Beat>) {
         .map(|Beat { address, event, .. }| OutMessage {
             topic: settings.topics.status(&address.role),
             key: Some(address.key.message_key()),
-            value: event.envelope(address, now, settings.hb_interval).encode(),
+            value: event
+                .envelope(address, &ServedBy::default(), now, settings.hb_interval)
+                .encode(),
             headers: Vec::new(),
         })
         .collect();

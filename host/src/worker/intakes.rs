@@ -26,6 +26,13 @@ struct AtWork {
     _task: TaskHandle<()>,
 }
 
+impl AtWork {
+    fn stop(&mut self) {
+        self.stop.begin();
+        self.again = false;
+    }
+}
+
 impl Intakes {
     /// None at work yet; what they acquire goes to `events`.
     pub(super) fn new(deps: Deps, slots: Slots, mine: Mine, events: mpsc::Sender<Event>) -> Self {
@@ -33,8 +40,8 @@ impl Intakes {
     }
 
     /// Begins to read a role's commands, unless that is done already.
-    pub(super) fn start(&mut self, role: Role) {
-        if let Some(at_work) = self.at_work.get_mut(&role) {
+    fn start(&mut self, role: &Role) {
+        if let Some(at_work) = self.at_work.get_mut(role) {
             at_work.again = at_work.stop.has_begun();
             return;
         }
@@ -48,22 +55,33 @@ impl Intakes {
             shutdown: stop.clone(),
         };
         let task = tasks::spawn("intake", intake.run());
-        self.at_work.insert(role, AtWork { stop, again: false, _task: task });
+        self.at_work.insert(role.clone(), AtWork { stop, again: false, _task: task });
+    }
+
+    /// Has exactly these roles' commands read.
+    pub(super) fn serve(&mut self, roles: &[Role]) {
+        for (role, at_work) in &mut self.at_work {
+            if !roles.contains(role) {
+                at_work.stop();
+            }
+        }
+        for role in roles {
+            self.start(role);
+        }
     }
 
     /// Asks all of them to stop. What each has in hand is taken to where it may be
     /// committed; [`over`](Self::over) is told when that is done.
     pub(super) fn stop_all(&mut self) {
         for at_work in self.at_work.values_mut() {
-            at_work.stop.begin();
-            at_work.again = false;
+            at_work.stop();
         }
     }
 
     /// An intake has stopped.
     pub(super) fn over(&mut self, role: &Role) {
         if self.at_work.remove(role).is_some_and(|stopped| stopped.again) {
-            self.start(role.clone());
+            self.start(role);
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::claims::Claims;
@@ -20,7 +20,7 @@ use crate::run::state::{CancelKind, StopCause};
 use crate::run::{Deps, Slots};
 use crate::store::NodeView;
 use crate::tasks::{self, TaskHandle};
-use crate::types::{Epoch, Fence, LeaseNo, RunKey};
+use crate::types::{Epoch, Fence, LeaseNo, Role, RunKey};
 
 /// Events that may wait for the loop.
 const EVENTS: usize = 1_024;
@@ -55,6 +55,7 @@ pub struct Loop {
     polling: Duty,
     announcing: Duty,
     looking_after_ends: Duty,
+    changes: Option<watch::Receiver<()>>,
 }
 
 impl Loop {
@@ -65,14 +66,13 @@ impl Loop {
         let Some(opened) = opening::open(&deps, &roles, &shutdown).await? else {
             return Ok(None);
         };
-        let slots = Slots::new(deps.settings.max_concurrent_tasks, &deps.settings.role_concurrency);
+        let slots = Slots::new(deps.settings.max_concurrent_tasks);
         let mine = Mine::default();
         let (sender, events) = mpsc::channel(EVENTS);
-        let mut intakes = Intakes::new(deps.clone(), slots.clone(), mine.clone(), sender.clone());
-        roles.into_iter().for_each(|role| intakes.start(role));
+        let intakes = Intakes::new(deps.clone(), slots.clone(), mine.clone(), sender.clone());
         let signals = listen::signals(deps.clone(), opened.signals, sender.clone());
         let queries = listen::queries(deps.clone(), opened.queries, sender.clone());
-        Ok(Some(Self {
+        let mut begun = Self {
             ticks: Ticks::new(&deps),
             slots,
             mine,
@@ -91,8 +91,11 @@ impl Loop {
             polling: Duty::default(),
             announcing: Duty::default(),
             looking_after_ends: Duty::default(),
+            changes: deps.handlers.changes(),
             deps,
-        }))
+        };
+        begun.serve(&roles);
+        Ok(Some(begun))
     }
 
     /// Works until the shutdown begins, or until it cannot go on, then drains.
@@ -100,11 +103,15 @@ impl Loop {
         tracing::info!(worker_id = %self.deps.settings.worker_id, "the worker is at work");
         let shutdown = self.shutdown.clone();
         let worked = loop {
-            // Cancel-safe: receiving, ticks and waiting for the shutdown lose nothing.
+            // Cancel-safe: receiving, ticks, changes and waiting for the shutdown lose nothing.
             let went = tokio::select! {
                 biased;
                 () = shutdown.begun() => break Ok(()),
                 Some(event) = self.events.recv() => self.on_event(event),
+                () = changed(&mut self.changes) => {
+                    self.on_handlers_changed();
+                    Ok(())
+                }
                 tick = self.ticks.next() => {
                     self.on_tick(tick);
                     Ok(())
@@ -140,6 +147,23 @@ impl Loop {
             Event::Broken(problem) => anyhow::bail!(problem),
         }
         Ok(())
+    }
+
+    /// Roles came or went, or have other versions: that is announced at once.
+    fn on_handlers_changed(&mut self) {
+        self.serve(&self.deps.handlers.roles());
+        let troubles = self.parked.describe(self.deps.clock.now());
+        let present = announce::present(self.deps.clone(), self.held.len(), troubles);
+        self.announcing.anew("announce", present);
+        self.look_for_runs(true);
+    }
+
+    /// Takes commands of exactly these roles. Runs of others go on to their end.
+    fn serve(&mut self, roles: &[Role]) {
+        for role in roles {
+            self.slots.limit(role, self.deps.handlers.concurrency(role));
+        }
+        self.intakes.serve(roles);
     }
 
     pub(super) fn on_tick(&mut self, tick: Tick) {
@@ -328,4 +352,14 @@ impl Loop {
     fn errand(&mut self, name: &'static str, errand: impl Future<Output = ()> + Send + 'static) {
         self.errands.push(tasks::spawn(name, errand));
     }
+}
+
+/// Resolves once the handlers have changed. Cancel-safe: a change is seen once.
+async fn changed(changes: &mut Option<watch::Receiver<()>>) {
+    if let Some(told) = changes
+        && told.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }

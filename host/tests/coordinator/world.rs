@@ -11,7 +11,7 @@ use flowkit::coordinator::driver::host;
 use flowkit::coordinator::graph::Graph;
 use flowkit::coordinator::{Deps, Task};
 use flowkit::metrics::Metrics;
-use flowkit::protocol::{Command, CommandBody, LeaseInfo, Null, RunEvent, Topics};
+use flowkit::protocol::{Command, CommandBody, LeaseInfo, Null, RunEvent, ServedBy, Topics};
 use flowkit::store::memory::MemoryStore;
 use flowkit::store::{NewRun, Owner, Progress, RunEnd, RunStore, TaskDoc, TaskStore};
 use flowkit::tasks::{TaskHandle, spawn};
@@ -212,7 +212,12 @@ impl Run {
 
     pub async fn say(&self, event: RunEvent) {
         let address = &self.command.address;
-        let envelope = event.envelope(address, self.clock.wall(), Duration::from_secs(20));
+        let envelope = event.envelope(
+            address,
+            &ServedBy::default(),
+            self.clock.wall(),
+            Duration::from_secs(20),
+        );
         let message = OutMessage {
             topic: Topics::default().status(&address.role),
             key: Some(address.key.message_key()),

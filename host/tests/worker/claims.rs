@@ -1,7 +1,5 @@
 //! Who takes over what, how soon, and without a stampede.
 
-use std::collections::BTreeMap;
-
 use flowkit::clock::Clock;
 use flowkit::settings::Settings;
 use flowkit::store::{RunStore as _, TaskStore as _};
@@ -100,9 +98,8 @@ async fn many_workers_do_not_stampede() {
 async fn a_role_has_no_more_runs_than_its_limit_and_hides_no_other() {
     let world = World::with_roles(&["echo", "other"]);
     let other = Role::new("other").unwrap();
-    let mut settings = settings("w1", 4);
-    settings.role_concurrency = BTreeMap::from([(Role::new(ROLE).unwrap(), 1)]);
-    assert_eq!(settings.capacity(&[Role::new(ROLE).unwrap(), other.clone()]), 4);
+    let settings = settings("w1", 4);
+    world.script.limit(ROLE, 1);
     let _worker = world.start_with(settings, Line::new(0, ms(0)));
     // More of the limited role than one look sees.
     let nodes: Vec<String> = (0..150).map(|i| format!("n{i}")).collect();

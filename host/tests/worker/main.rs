@@ -13,6 +13,7 @@ mod inputs;
 mod intake;
 mod lease;
 mod outages;
+mod plugins;
 mod resend;
 mod scripted;
 mod shutdown;

@@ -11,6 +11,7 @@ use flowkit::store::memory::MemoryStore;
 use flowkit::store::{ArtifactStore as _, RunStore as _};
 use flowkit::types::{BatchUid, Role, RunKey};
 use serde_json::{Map, Value, json};
+use tokio::sync::watch;
 
 /// What the handler of one node does.
 #[derive(Clone)]
@@ -93,6 +94,10 @@ struct Inner {
     calls: Vec<Call>,
     watched: Option<MemoryStore>,
     violations: Vec<String>,
+    digest: String,
+    kept: Vec<String>,
+    changed: watch::Sender<()>,
+    limits: BTreeMap<Role, usize>,
 }
 
 /// One call of a handler.
@@ -108,7 +113,31 @@ impl Script {
     pub fn new(roles: &[&str]) -> Self {
         let script = Self::default();
         script.0.lock().unwrap().roles = roles.iter().map(|r| Role::new(*r).unwrap()).collect();
+        script.swap("d1", &[]);
         script
+    }
+
+    /// From now on `digest` serves all roles; the versions in `kept` serve what began with
+    /// them.
+    pub fn swap(&self, digest: &str, kept: &[&str]) {
+        let mut inner = self.0.lock().unwrap();
+        inner.digest = digest.into();
+        inner.kept = kept.iter().map(ToString::to_string).collect();
+        inner.changed.send_replace(());
+    }
+
+    /// From now on a worker may have no more runs of a role at once.
+    pub fn limit(&self, role: &str, runs: usize) {
+        let mut inner = self.0.lock().unwrap();
+        inner.limits.insert(Role::new(role).unwrap(), runs);
+        inner.changed.send_replace(());
+    }
+
+    /// From now on it serves these roles.
+    pub fn serve(&self, roles: &[&str]) {
+        let mut inner = self.0.lock().unwrap();
+        inner.roles = roles.iter().map(|r| Role::new(*r).unwrap()).collect();
+        inner.changed.send_replace(());
     }
 
     pub fn plan(&self, node: &str, plan: Plan) {
@@ -146,11 +175,51 @@ impl Handlers for Script {
         self.0.lock().unwrap().roles.clone()
     }
 
+    fn changes(&self) -> Option<watch::Receiver<()>> {
+        Some(self.0.lock().unwrap().changed.subscribe())
+    }
+
+    fn concurrency(&self, role: &Role) -> Option<usize> {
+        self.0.lock().unwrap().limits.get(role).copied()
+    }
+
+    fn digests(&self) -> BTreeMap<Role, String> {
+        let inner = self.0.lock().unwrap();
+        inner.roles.iter().map(|role| (role.clone(), inner.digest.clone())).collect()
+    }
+
+    async fn choose(
+        &self,
+        role: &Role,
+        began_with: Option<&str>,
+    ) -> Result<Arc<dyn Handler>, OpenError> {
+        let inner = self.0.lock().unwrap();
+        if !inner.roles.contains(role) {
+            return Err(OpenError::NoHandler(role.clone()));
+        }
+        let kept = began_with.filter(|digest| inner.kept.iter().any(|kept| kept == digest));
+        let digest = kept.unwrap_or(&inner.digest).to_owned();
+        Ok(Arc::new(Version { script: self.clone(), digest }))
+    }
+}
+
+/// One version of the script: it does the same as every other one.
+struct Version {
+    script: Script,
+    digest: String,
+}
+
+#[async_trait]
+impl Handler for Version {
+    fn digest(&self) -> &str {
+        &self.digest
+    }
+
     async fn open(&self, request: OpenRequest) -> Result<Box<dyn Session>, OpenError> {
         let node = request.info.node_id.to_string();
-        let plan = self.0.lock().unwrap().plans.get(&node).cloned();
+        let plan = self.script.0.lock().unwrap().plans.get(&node).cloned();
         let plan = plan.unwrap_or_else(|| Plan::of(3));
-        let session = Scripted { script: self.clone(), request, plan, next: 0 };
+        let session = Scripted { script: self.script.clone(), request, plan, next: 0 };
         session.note("open".into());
         match &session.plan.open {
             Some(error) => Err(error.clone()),
@@ -242,10 +311,6 @@ fn fault(code: FaultCode) -> HostFault {
 
 #[async_trait]
 impl Session for Scripted {
-    fn digest(&self) -> &str {
-        "d1"
-    }
-
     async fn init(&mut self) -> Result<(), CallError> {
         self.note("init".into());
         self.answer("init")

@@ -13,10 +13,11 @@ use crate::types::BatchUid;
 /// What happened.
 #[derive(Debug)]
 pub enum Input {
-    /// [`Effect::Announce`] is done.
-    Announced,
-    /// [`Effect::Open`]: the plugin's digest, or why there is no instance.
-    Opened(Result<String, OpenError>),
+    /// [`Effect::Announce`] is done: the digest of the version that serves the run, or why
+    /// there is none.
+    Announced(Result<String, OpenError>),
+    /// [`Effect::Open`] is done, or there is no instance.
+    Opened(Result<(), OpenError>),
     /// [`Effect::Init`] is done.
     Initialised(Result<(), CallError>),
     /// [`Effect::IterBatches`] is done.
@@ -116,7 +117,8 @@ impl StopCause {
 /// What to do.
 #[derive(Debug, PartialEq)]
 pub enum Effect {
-    /// What every run begins with: send TASK_ACCEPTED (or TASK_RESUMED) and the BATCH_OKs that may not have left.
+    /// What every run begins with: choose the plugin's version, send TASK_ACCEPTED (or
+    /// TASK_RESUMED) and the BATCH_OKs that may not have left.
     Announce,
     /// Open a session.
     Open,

@@ -133,7 +133,7 @@ impl Run {
         match input {
             Input::Stop(stop) => self.on_stop(stop),
             Input::Recorded { finished } => self.on_recorded(finished),
-            Input::Announced => self.on_announced(),
+            Input::Announced(handler) => self.on_announced(handler),
             Input::Opened(result) => self.on_opened(result),
             Input::Initialised(result) => self.on_initialised(result),
             Input::Began(result) => self.on_began(result),
@@ -190,7 +190,7 @@ impl Run {
     fn expects(&self, input: &Input) -> bool {
         match input {
             Input::Stop(_) | Input::Recorded { .. } => true,
-            Input::Announced => matches!(self.phase, Phase::Announcing),
+            Input::Announced(_) => matches!(self.phase, Phase::Announcing),
             Input::Opened(_) => matches!(self.phase, Phase::Opening),
             Input::Initialised(_) => matches!(self.phase, Phase::Initialising),
             Input::Began(_) => matches!(self.phase, Phase::Beginning),
@@ -208,32 +208,43 @@ impl Run {
         effects
     }
 
-    fn on_announced(&mut self) -> Vec<Effect> {
+    fn on_announced(&mut self, handler: Result<String, OpenError>) -> Vec<Effect> {
         if self.stop.is_some() {
             return self.conclude();
         }
-        match self.rules.commanded(self.inline.as_ref()) {
-            Ok(_) => self.enter(Phase::Opening, vec![Effect::Open]),
-            Err(fault) => self.fail(None, &fault),
+        if let Err(fault) = self.rules.commanded(self.inline.as_ref()) {
+            return self.fail(None, &fault);
+        }
+        match handler {
+            Ok(digest) => {
+                self.progress.digest = Some(digest);
+                self.enter(Phase::Opening, vec![Effect::Open])
+            }
+            Err(error) => self.fail_to_open(error),
         }
     }
 
-    fn on_opened(&mut self, result: Result<String, OpenError>) -> Vec<Effect> {
-        if let Ok(digest) = &result {
+    fn on_opened(&mut self, result: Result<(), OpenError>) -> Vec<Effect> {
+        if result.is_ok() {
             self.instance = Instance::Opened;
-            self.progress.digest = Some(digest.clone());
         }
         if self.stop.is_some() {
             return self.conclude();
         }
         match result {
-            Ok(_) => self.enter(Phase::Initialising, vec![Effect::Init]),
-            Err(OpenError::NoHandler(role)) => {
+            Ok(()) => self.enter(Phase::Initialising, vec![Effect::Init]),
+            Err(error) => self.fail_to_open(error),
+        }
+    }
+
+    fn fail_to_open(&mut self, error: OpenError) -> Vec<Effect> {
+        match error {
+            OpenError::NoHandler(role) => {
                 let message =
                     format!("no plugin serves role `{role}` on this worker; map one in `handlers`");
                 self.fail(None, &HostFault { code: FaultCode::NoHandler, message })
             }
-            Err(OpenError::Fault(fault)) => self.fail(None, &fault),
+            OpenError::Fault(fault) => self.fail(None, &fault),
         }
     }
 

@@ -148,11 +148,10 @@ impl Model {
     fn answer(&mut self, how: u8) {
         let Some(activity) = self.activity.take() else { return };
         let input = match activity {
-            Effect::Announce => Input::Announced,
-            Effect::Open if how == 0 => {
-                Input::Opened(Err(OpenError::NoHandler(Role::new("r").unwrap())))
-            }
-            Effect::Open => Input::Opened(Ok("d".into())),
+            Effect::Announce if how == 0 => Input::Announced(Err(no_handler())),
+            Effect::Announce => Input::Announced(Ok("d".into())),
+            Effect::Open if how == 1 => Input::Opened(Err(no_handler())),
+            Effect::Open => Input::Opened(Ok(())),
             Effect::Init => Input::Initialised(result((), how)),
             Effect::IterBatches { .. } => Input::Began(result(proposal(how), how)),
             Effect::Fetch => Input::Fetched(result(self.yielded(how), how)),
@@ -212,7 +211,9 @@ impl Model {
                 matches!(self.activity, Some(Effect::Seal { .. } | Effect::Release)),
                 Input::Sealed,
             ),
-            3 => (matches!(self.activity, Some(Effect::Announce)), Input::Announced),
+            3 => {
+                (matches!(self.activity, Some(Effect::Announce)), Input::Announced(Ok("d".into())))
+            }
             4 => (matches!(self.activity, Some(Effect::Init)), Input::Initialised(Ok(()))),
             _ => (
                 matches!(self.activity, Some(Effect::Finalize)),
@@ -223,6 +224,10 @@ impl Model {
             assert_eq!(self.run.step(input), []);
         }
     }
+}
+
+fn no_handler() -> OpenError {
+    OpenError::NoHandler(Role::new("r").unwrap())
 }
 
 fn metrics() -> Metrics {
