@@ -133,7 +133,7 @@ fn sources_that_do_not_compile_leave_the_component_as_it_was() {
     let failed = build(&place, &["fruit"]);
     assert_eq!((failed.code, &*failed.stdout), (Some(1), ""));
     let said = failed.stderr;
-    assert!(said.contains("<here>/fruit/handler.c:13:"), "the author's own file: {said}");
+    assert!(said.contains("<here>/fruit/handler.c:14:"), "the author's own file: {said}");
     assert!(
         said.ends_with("error: `clang` failed (exit status: 1): see what it said above\n"),
         "{said}"
@@ -167,13 +167,22 @@ fn what_is_missing_is_told_with_what_installs_it() {
         place.run(&["plugin", "new", "fruit", "--lang", language]).ok();
         let mut command = place.command(&["plugin", "build", "fruit"]);
         command.env("PATH", place.file("nothing")).env("XDG_CACHE_HOME", place.file("cache"));
-        told.push_str(&place.ended(&mut command).wrong_use());
+        let said = place.ended(&mut command).wrong_use();
+        told.extend(
+            said.lines().filter(|line| line.starts_with("error")).map(|line| format!("{line}\n")),
+        );
     }
-    insta::assert_snapshot!(told, @"");
+    insta::assert_snapshot!(told, @"
+    error: Rust with cargo is missing; install it with rustup, which https://rustup.rs has
+    error: npm with Node.js 20 or later is missing; `apt-get install nodejs npm` installs it where Debian has 20 or later, https://nodejs.org has it for all systems
+    error: Python 3.10 or later is missing; `apt-get install python3 python3-venv` installs it on Debian
+    error: Go 1.25 or later is missing; `apt-get install golang-go` installs it where Debian has 1.25 or later, https://go.dev/dl has it for all systems
+    error: a part of the C tools for WebAssembly (clang, lld, wasi-libc, compiler-rt) is missing; `apt-get install clang lld wasi-libc libclang-rt-N-dev-wasm32` installs them on Debian, N being the version of clang
+    ");
     let place = Place::new();
-    insta::assert_snapshot!(build(&place, &["."]).wrong_use(), @"");
+    insta::assert_snapshot!(build(&place, &["."]).wrong_use(), @"error: <here>: no handler's sources: it has none of Cargo.toml (rust), package.json (javascript), handler.py (python), go.mod (go), handler.c (c)");
     let mut homeless = place.command(&["plugin", "build", "fruit"]);
     place.run(&["plugin", "new", "fruit", "--lang", "c"]).ok();
     homeless.env_remove("HOME").env_remove("XDG_CACHE_HOME");
-    insta::assert_snapshot!(place.ended(&mut homeless).wrong_use(), @"");
+    insta::assert_snapshot!(place.ended(&mut homeless).wrong_use(), @"error: there is no place for the tools: set HOME or XDG_CACHE_HOME to a folder");
 }

@@ -19,30 +19,24 @@ impl Tool {
         BuildError::MissingTool { tool: self.name.to_owned(), install: self.install.to_owned() }
     }
 
-    /// Runs it to its end; what it prints goes to stderr. A program that is not there is
-    /// this tool missing.
+    /// Runs it to its end. A program that is not there is this tool missing.
     pub fn run(self, step: &str, command: &mut Command) -> Result<(), BuildError> {
-        let status = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::from(io::stderr()))
-            .status()
-            .map_err(|error| self.not_started(command, error))?;
-        if status.success() {
-            return Ok(());
-        }
-        Err(BuildError::Failed { step: step.to_owned(), status })
+        self.ask(step, command).map(drop)
     }
 
-    /// Runs it to its end and takes what it prints to stdout.
+    /// Runs it to its end and takes what it prints to stdout, which only a failure shows:
+    /// tools boast there of files that are gone a moment later.
     pub fn ask(self, step: &str, command: &mut Command) -> Result<String, BuildError> {
         let Output { status, stdout, .. } = command
             .stdin(Stdio::null())
             .stderr(Stdio::inherit())
             .output()
             .map_err(|error| self.not_started(command, error))?;
+        let told = String::from_utf8_lossy(&stdout);
         if status.success() {
-            return Ok(String::from_utf8_lossy(&stdout).into_owned());
+            return Ok(told.into_owned());
         }
+        eprint!("{told}");
         Err(BuildError::Failed { step: step.to_owned(), status })
     }
 

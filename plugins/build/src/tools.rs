@@ -13,14 +13,17 @@ use crate::steps::{Tool, io, make_dir, write, write_all};
 
 const NPM: Tool = Tool {
     name: "npm with Node.js 20 or later",
-    install: "`apt-get install nodejs npm` installs it on Debian 13, https://nodejs.org has it \
-              for all systems",
+    install: "`apt-get install nodejs npm` installs it where Debian has 20 or later, \
+              https://nodejs.org has it for all systems",
 };
 
 const PYTHON: Tool = Tool {
     name: "Python 3.10 or later",
     install: "`apt-get install python3 python3-venv` installs it on Debian",
 };
+
+/// Where npm puts it.
+const JCO: &str = "node_modules/.bin/jco";
 
 const VENV: Tool = Tool {
     name: "Python's module venv",
@@ -77,16 +80,16 @@ impl Toolbox {
     /// jco, which makes components of JavaScript.
     pub(crate) fn jco(&self) -> Result<PathBuf, BuildError> {
         let pins = embedded::NPM.map(|(_, text)| text).concat();
-        let tools = self.once("npm", &pins, |dir| {
+        let tools = self.once("npm", JCO, &pins, |dir| {
             write_all(&embedded::NPM, dir)?;
             npm_ci(dir)
         })?;
-        Ok(tools.join("node_modules/.bin/jco"))
+        Ok(tools.join(JCO))
     }
 
     /// The `bin` folder with componentize-py, which makes components of Python.
     pub(crate) fn venv(&self) -> Result<PathBuf, BuildError> {
-        let tools = self.once("venv", embedded::PYPI, |dir| {
+        let tools = self.once("venv", "bin/python", embedded::PYPI, |dir| {
             let mut probe = Command::new("python3");
             PYTHON.ask("looking for Python", probe.arg("--version"))?;
             let mut venv = Command::new("python3");
@@ -100,10 +103,11 @@ impl Toolbox {
     }
 
     /// The folder of a tool of these pins. Whoever comes while it is being installed waits;
-    /// what was not installed to its end is installed again.
+    /// what was not installed to its end, or lacks `proof`, is installed again.
     fn once(
         &self,
         name: &str,
+        proof: &str,
         pins: &str,
         install: impl FnOnce(&Path) -> Result<(), BuildError>,
     ) -> Result<PathBuf, BuildError> {
@@ -118,7 +122,7 @@ impl Toolbox {
         let lock = root.join(format!("{name}.lock"));
         let turn = File::create(&lock).map_err(|error| io("creating", &lock, error))?;
         turn.lock().map_err(|error| io("locking", &lock, error))?;
-        if !whole.exists() {
+        if !whole.exists() || !dir.join(proof).exists() {
             eprintln!("installing {name} tools in {}", dir.display());
             make_dir(&dir)?;
             install(&dir)?;

@@ -42,7 +42,11 @@ impl Recipe<'_> {
         let missing = || BuildError::MissingTool {
             tool: "a part of the C tools for WebAssembly (clang, lld, wasi-libc, compiler-rt)"
                 .to_owned(),
-            install: format!("`apt-get install {}` installs them on Debian", packages.join(" ")),
+            install: format!(
+                "`apt-get install {}` installs them on Debian{}",
+                packages.join(" "),
+                if packages[3].contains("-N-") { ", N being the version of clang" } else { "" }
+            ),
         };
         if !self.toolbox.may_install() || !is_root() {
             return Err(missing());
@@ -78,7 +82,7 @@ fn packages() -> [String; 4] {
     let version = installed_version().or_else(offered_version);
     let library = match version {
         Some(version) => format!("libclang-rt-{version}-dev-wasm32"),
-        None => "libclang-rt-dev-wasm32".to_owned(),
+        None => "libclang-rt-N-dev-wasm32".to_owned(),
     };
     ["clang".to_owned(), "lld".to_owned(), "wasi-libc".to_owned(), library]
 }

@@ -11,7 +11,7 @@ use crate::steps::{Tool, copy, read, read_text, write, write_all};
 
 const GO: Tool = Tool {
     name: "Go 1.25 or later",
-    install: "`apt-get install golang-go` installs one that fetches it on Debian 13, \
+    install: "`apt-get install golang-go` installs it where Debian has 1.25 or later, \
               https://go.dev/dl has it for all systems",
 };
 
@@ -22,8 +22,11 @@ impl Recipe<'_> {
     pub fn go(&self) -> Result<PathBuf, BuildError> {
         let author = self.module()?;
         let main = self.work.join("main");
-        let world =
-            bindings(wit_bindgen_go::Opts::default().build(), &self.work.join("wit"), &main)?;
+        let world = bindings(
+            wit_bindgen_go::Opts { quiet: true, ..Default::default() }.build(),
+            &self.work.join("wit"),
+            &main,
+        )?;
         write_all(embedded::GO_LIBRARY, &main.join("pkg/wit"))?;
         write(&main.join("pkg/go.mod"), LIBRARY)?;
         let exports = main.join("export_flowkit_worker_handler/exports.go");

@@ -13,8 +13,8 @@ use crate::tools::{npm_ci, npm_install};
 
 const JCO: Tool = Tool {
     name: "Node.js 20 or later",
-    install: "`apt-get install nodejs` installs it on Debian 13, https://nodejs.org has it for \
-              all systems",
+    install: "`apt-get install nodejs npm` installs it where Debian has 20 or later, \
+              https://nodejs.org has it for all systems",
 };
 
 impl Recipe<'_> {

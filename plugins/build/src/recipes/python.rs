@@ -11,7 +11,7 @@ use crate::tools::pip_install;
 
 const COMPONENTIZE: Tool = Tool {
     name: "componentize-py",
-    install: "remove the folder it was installed in, and it is installed again",
+    install: "remove the folder of FlowKit's tools, and it is installed again",
 };
 
 impl Recipe<'_> {
