@@ -192,10 +192,7 @@ pub fn memory(clock: &Clock, collections: Collections) -> Backend {
 
 /// Loads one handler without any configuration, with this user's cache; fails with
 /// [`BadPlugins`].
-pub async fn try_out(
-    config: PluginConfig,
-    backend: &Backend,
-) -> anyhow::Result<Arc<dyn Handlers>> {
+pub async fn try_out(config: PluginConfig, backend: &Backend) -> anyhow::Result<Arc<dyn Handlers>> {
     let mut engine = Engine::new()?.with_documents(backend.documents.clone());
     if let Some(cache) = default_cache(|name| std::env::var_os(name)).await {
         engine = engine.with_cache(cache);

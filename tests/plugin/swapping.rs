@@ -50,8 +50,9 @@ pub struct Stage {
 /// What was seen of one run.
 #[derive(Debug)]
 pub struct Seen {
-    pub asked: Instant,
-    pub accepted: Option<Instant>,
+    asked: Instant,
+    /// From its command to its first event.
+    pub accepted_after: Option<Duration>,
     /// Of its plugin, as its events name it.
     pub digests: BTreeSet<String>,
     /// As its batches tell.
@@ -162,7 +163,7 @@ impl Seen {
     fn new() -> Self {
         Self {
             asked: Instant::now(),
-            accepted: None,
+            accepted_after: None,
             digests: BTreeSet::new(),
             versions: BTreeSet::new(),
             batches: 0,
@@ -179,7 +180,7 @@ impl Seen {
             self.digests.insert(digest.to_owned());
         }
         match payload["kind"].as_str().unwrap_or_default() {
-            "TASK_ACCEPTED" => self.accepted = Some(now),
+            "TASK_ACCEPTED" => self.accepted_after = Some(now - self.asked),
             "BATCH_OK" => {
                 self.batches += 1;
                 self.versions.extend(payload["metrics"]["version"].as_u64());

@@ -30,6 +30,7 @@ async fn two_hundred_swaps_under_load_lose_fail_and_mix_nothing() {
     for run in &runs {
         assert_eq!(run.ends, ["TASK_DONE"], "{run:?}");
         assert_eq!(run.batches, BATCHES, "{run:?}");
+        assert!(run.accepted_after.is_some(), "{run:?}");
         assert_eq!(
             (run.digests.len(), run.versions.len()),
             (1, 1),

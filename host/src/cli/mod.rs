@@ -3,14 +3,16 @@
 mod cancel;
 mod config;
 mod dlq;
-mod graph_file;
 mod grants;
+mod graph_file;
 mod input;
 mod interrupt;
 mod observed;
 mod outcome;
 mod output;
 mod plugin;
+mod plugin_build;
+mod plugin_new;
 mod plugin_rollback;
 mod plugin_run;
 mod plugin_test;

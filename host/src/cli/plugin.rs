@@ -6,13 +6,19 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::{EXIT_USAGE, Shared, plugin_rollback, plugin_run, plugin_test, print};
+use super::{
+    EXIT_USAGE, Shared, plugin_build, plugin_new, plugin_rollback, plugin_run, plugin_test, print,
+};
 use crate::config::Need;
 use crate::plugin::{Inspection, WORLD_VERSION, check};
 
 /// Tries and checks handlers, without any backend.
 #[derive(Debug, Subcommand)]
 pub enum PluginCommand {
+    /// Writes a project to begin a handler with
+    New(plugin_new::NewArgs),
+    /// Makes a component of a handler's sources
+    Build(plugin_build::BuildArgs),
     /// Runs one handler on one input and prints what each batch gives
     Run(plugin_run::RunArgs),
     /// Tries whether a handler does all that a worker relies on
@@ -43,6 +49,8 @@ pub struct CheckArgs {
 /// Runs it.
 pub async fn execute(command: PluginCommand, shared: &Shared) -> anyhow::Result<ExitCode> {
     match command {
+        PluginCommand::New(args) => plugin_new::execute(&args),
+        PluginCommand::Build(args) => plugin_build::execute(&args),
         PluginCommand::Run(args) => plugin_run::execute(args).await,
         PluginCommand::Test(args) => plugin_test::execute(args).await,
         PluginCommand::Rollback(args) => {

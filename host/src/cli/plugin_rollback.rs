@@ -69,7 +69,7 @@ pub async fn execute(args: RollbackArgs, app: &App) -> anyhow::Result<ExitCode> 
     };
     pin(&path, &key.then("sha256"), &wanted)?;
     print(&wanted)?;
-    note(&format!("role `{role}` is pinned in {}", path.display()));
+    note(format_args!("role `{role}` is pinned in {}", path.display()));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,6 +1,8 @@
 // What a FlowKit handler in JavaScript is written with.
 import * as host from 'flowkit:worker/host@1.1.0';
 
+let batchUid; // the batch that is being processed
+
 /** An error that says what it means for the task. */
 export class Failure extends Error {
   constructor(reasonCode, permanent, message) {
@@ -23,16 +25,19 @@ export function checkCancelled() {
 }
 
 /** Waits; throws as soon as the run is cancelled. */
-export function sleep(ms) {
-  host.sleep(ms);
+export function sleep(ms = 0) {
+  if (ms > 0) host.sleep(ms);
   checkCancelled();
 }
 
 /** Replaces the run's checkpoint, together with the batch that is being processed. */
 export const saveCheckpoint = (checkpoint) => offer(() => host.saveCheckpoint(JSON.stringify(checkpoint)));
 
-/** Sets what the batch's artifact tells downstream nodes: an object. */
-export const upsertPartial = (uid, meta) => offer(() => host.upsertPartial(uid, JSON.stringify(meta)));
+/** Sets what the batch's artifact tells downstream nodes beside its metrics: an object. */
+export const upsertPartial = (meta) => offer(() => host.upsertPartial(batchUid, JSON.stringify(meta)));
+
+/** How many bytes a text has in UTF-8. */
+export const utf8Length = (text) => encodeURIComponent(text).replace(/%../g, '.').length;
 
 /** One line for the worker's log: `trace`, `debug`, `info`, `warn`, `error`. */
 export const log = (level, ...words) => host.log(level, words.join(' '));
@@ -57,7 +62,10 @@ export function defineHandler({ name, version, batches, process, finalize = () =
       ahead = undefined;
       if (!done) return { uid: value.uid, payload: JSON.stringify(value.payload) };
     },
-    processBatch: ({ uid, payload }) => JSON.stringify({ metrics: process(JSON.parse(payload), uid, input) }),
+    processBatch({ uid, payload }) {
+      batchUid = uid;
+      return JSON.stringify({ metrics: process(JSON.parse(payload), uid, input) });
+    },
     finalize: () => JSON.stringify({ metrics: finalize() }),
     classifyError: ({ detail }) => {
       const { reasonCode = 'unknown_error', permanent = false } = JSON.parse(detail ?? '{}');

@@ -9,6 +9,8 @@ from wit_world import exports
 from wit_world.imports import host
 from wit_world.imports.types import Batch, Classification, HandlerError
 
+_batch = SimpleNamespace(uid=None)  # the one that is being processed
+
 
 class Failure(Exception):
     """An error that says what it means for the task."""
@@ -31,7 +33,8 @@ def check_cancelled():
 
 def sleep(ms):
     """Waits; raises as soon as the run is cancelled."""
-    host.sleep(ms)
+    if ms:
+        host.sleep(ms)
     check_cancelled()
 
 
@@ -40,9 +43,9 @@ def save_checkpoint(checkpoint):
     _offer(host.save_checkpoint, json.dumps(checkpoint))
 
 
-def upsert_partial(uid, meta):
-    """Sets what the batch's artifact tells downstream nodes: a dict."""
-    _offer(host.upsert_partial, uid, json.dumps(meta))
+def upsert_partial(meta):
+    """Sets what the batch's artifact tells downstream nodes beside its metrics: a dict."""
+    _offer(host.upsert_partial, _batch.uid, json.dumps(meta))
 
 
 def log(level, message):
@@ -54,13 +57,14 @@ class Handler:
     """What an author implements; one object a run."""
 
     name = version = ""
+    input = None  # the command's
 
     def batches(self, input, checkpoint):
         """Yields (uid, payload), on a resume from the last checkpoint on."""
         raise NotImplementedError
 
     def process(self, uid, payload):
-        """Returns the batch's metrics."""
+        """Returns the batch's metrics, a dict of plain values: numbers are summed."""
         raise NotImplementedError
 
     def finalize(self):
@@ -81,6 +85,7 @@ def export(handler):
 
         def iter_batches(self, command, checkpoint):
             input = json.loads(command)["input_inline"] or {}
+            run.handler.input = input
             batches = run.handler.batches(input, json.loads(checkpoint) if checkpoint else None)
             # A wrong input fails here, not at the first batch.
             run.ahead, run.batches = next(batches, None), batches
@@ -91,6 +96,7 @@ def export(handler):
                 return Batch(batch[0], json.dumps(batch[1]))
 
         def process_batch(self, batch):
+            _batch.uid = batch.uid
             metrics = run.handler.process(batch.uid, json.loads(batch.payload))
             return json.dumps({"metrics": metrics})
 
