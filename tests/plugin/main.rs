@@ -16,4 +16,5 @@ mod sandbox;
 mod server;
 mod stopping;
 mod support;
+mod worlds;
 mod wrong_files;

@@ -11,7 +11,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
 use super::*;
-use crate::handler::{Batch, CallError, CancelFlag, OpenRequest, RunInfo};
+use crate::handler::{Batch, CallError, CancelFlag, Handler as _, OpenRequest, RunInfo};
 use crate::metrics::Totals;
 use crate::plugin::{Engine, HandlerConfig};
 use crate::types::{BatchUid, Epoch, NodeId, Role, TaskId, WorkerId};
