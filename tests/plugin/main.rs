@@ -19,4 +19,5 @@ mod stopping;
 mod support;
 mod swapping;
 mod swaps;
+mod worlds;
 mod wrong_files;

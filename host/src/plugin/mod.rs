@@ -40,6 +40,7 @@ mod timing;
 mod trust;
 mod versions;
 mod wit_text;
+mod worlds;
 
 pub use code_cache::{CacheError, CodeCache};
 pub use config::{BadLimit, DirGrant, HandlerConfig, Limits};
