@@ -135,7 +135,7 @@ impl App {
     ) -> anyhow::Result<(Arc<dyn Handlers>, Reloader)> {
         self.config.check_files()?;
         let policy = self.config.plugins();
-        let engine = Engine::new()?.with_trust(policy.trust()?);
+        let engine = Engine::new()?.with_trust(policy.trust());
         let mut engine = engine.with_documents(backend.documents.clone());
         if let Some(dir) = policy.cache_dir.clone() {
             let opened = tasks::spawn_blocking("open-cache", move || CodeCache::open(dir));

@@ -11,6 +11,8 @@ mod observed;
 mod outcome;
 mod output;
 mod plugin;
+mod plugin_inspect;
+mod plugin_keys;
 mod plugin_run;
 mod plugin_test;
 mod printable;
@@ -165,7 +167,7 @@ impl Command {
             Self::Status(args) => status::execute(args, &shared.app(Need::Database)?).await,
             Self::Worker(args) => worker::execute(args, &shared.app(Need::Handlers)?).await,
             Self::Dlq(command) => dlq::execute(command, &shared.app(Need::Database)?).await,
-            Self::Plugin(command) => plugin::execute(command).await,
+            Self::Plugin(command) => plugin::execute(command, shared).await,
             Self::Config(command) => config::execute(&command, &shared.app(Need::Handlers)?.config),
         }
     }
