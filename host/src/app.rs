@@ -133,7 +133,6 @@ impl App {
         &self,
         backend: &Backend,
     ) -> anyhow::Result<(Arc<dyn Handlers>, Reloader)> {
-        self.config.check_files()?;
         let engine = self.engine(backend).await?;
         let configs = served(&self.config);
         let plugins = Arc::new(Plugins::load(&engine, configs).await.map_err(BadPlugins)?);
@@ -153,7 +152,7 @@ impl App {
     /// An engine with the cache and the trust of the configuration.
     async fn engine(&self, backend: &Backend) -> anyhow::Result<Engine> {
         let engine = Engine::new()?
-            .with_trust(self.config.plugins().trust()?)
+            .with_trust(self.config.plugins().trust())
             .with_documents(backend.documents.clone());
         Ok(match self.cache().await? {
             Some(cache) => engine.with_cache(cache),

@@ -6,7 +6,7 @@ use std::process::Command;
 use insta::assert_snapshot;
 use serde_json::{Value, json};
 
-use super::support::{example_file, guest_file};
+use super::support::{example_file, guest_file, rogue_renamed};
 
 /// The exit status and what was printed, without what differs from run to run.
 fn tested(file: &PathBuf, args: &[&str]) -> (i32, String) {
@@ -373,10 +373,7 @@ fn what_this_input_cannot_show_is_said() {
 fn a_describe_that_fails_is_a_failed_check_and_another_file_is_no_handler() {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("rogue.wasm");
-    let mut bytes = std::fs::read(guest_file("rogue")).expect("read");
-    let (from, to) = (b"describe:none____", b"describe:panic___");
-    let at = bytes.windows(from.len()).position(|part| part == from).expect("is there");
-    bytes[at..at + from.len()].copy_from_slice(to);
+    let bytes = rogue_renamed(&[("describe:none____", "describe:panic___")]);
     std::fs::write(&file, bytes).expect("written");
     let (code, printed) = tested(&file, &[]);
     assert_eq!(code, 1);

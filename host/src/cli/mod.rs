@@ -12,6 +12,8 @@ mod outcome;
 mod output;
 mod plugin;
 mod plugin_build;
+mod plugin_inspect;
+mod plugin_keys;
 mod plugin_new;
 mod plugin_rollback;
 mod plugin_run;

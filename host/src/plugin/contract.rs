@@ -278,6 +278,6 @@ fn import_hint(name: &str) -> &'static str {
     } else if interface(name).is_some() {
         ": a newer worker may; this one has flowkit:worker@1.1.0"
     } else {
-        ""
+        ": a handler is given flowkit:worker and WASI 0.2 alone"
     }
 }

@@ -8,6 +8,7 @@
 //! What its configuration grants ([`HandlerConfig`]) is all it sees.
 
 mod addresses;
+mod anatomy;
 mod bindings;
 mod capped;
 mod code_cache;
@@ -42,6 +43,7 @@ mod versions;
 mod wit_text;
 mod worlds;
 
+pub use anatomy::{Anatomy, Capabilities, refusal};
 pub use code_cache::{CacheError, CodeCache};
 pub use config::{BadLimit, DirGrant, HandlerConfig, Limits};
 pub use contract::{Difference, WORLD_VERSION};
@@ -53,4 +55,5 @@ pub use http_grant::HttpGrant;
 pub use load::{CheckError, Inspection, Plugin, check};
 pub use registry::{LoadError, PluginConfig, Plugins};
 pub use reload::Reloader;
-pub use trust::{PublicKey, SecretKey, Trust, TrustError, verify};
+pub use source::beside as signature_file;
+pub use trust::{PublicKey, SecretKey, Trust, TrustError, read_signature, verify};
