@@ -18,6 +18,8 @@ pub(super) enum Count {
     RequestLimit,
     HttpRequests,
     HttpRefused,
+    HttpTimeLimit,
+    HttpBodyLimit,
     CpuMs,
 }
 
@@ -34,6 +36,8 @@ impl Count {
             Self::RequestLimit => "request_limit",
             Self::HttpRequests => "http_requests",
             Self::HttpRefused => "http_refused",
+            Self::HttpTimeLimit => "http_time_limit",
+            Self::HttpBodyLimit => "http_body_limit",
             Self::CpuMs => "cpu_ms",
         }
     }
