@@ -70,6 +70,7 @@ async fn a_run_and_its_resume(plugin: &Plugin) {
 #[tokio::test]
 async fn a_handler_of_the_first_version_runs_for_ever() {
     let checked = check(&first()).await.expect("it is a handler");
+    assert_eq!(checked.world, "flowkit:worker@1.0.0");
     assert_eq!(checked.digest, FIRST, "it was built again; it must stay what it was");
     assert!(checked.imports.contains(&"flowkit:worker/host@1.0.0".to_owned()), "{checked:?}");
     let plugin = load(HandlerConfig::new(first())).await;
@@ -90,6 +91,7 @@ async fn a_handler_of_the_first_version_runs_for_ever() {
 async fn a_handler_of_the_next_version_is_one_like_others() {
     let plugin = both().load(HandlerConfig::new(guest_file("next"))).await.expect("is served");
     assert_eq!(plugin.inspection().describe["name"], "next");
+    assert_eq!(plugin.inspection().world, "flowkit:worker@2.0.0-test.1");
     a_run_and_its_resume(&plugin).await;
 }
 

@@ -63,7 +63,7 @@ fn world() -> String {
 
 fn described(file: &str, found: &Inspection) -> String {
     let mut text = format!("{file} is a handler\n");
-    text.push_str(&format!("  world     {}\n", world()));
+    text.push_str(&format!("  world     {}, served as {}\n", found.world, world()));
     text.push_str(&format!("  digest    {}\n", found.digest));
     text.push_str(&format!("  size      {} bytes\n", found.bytes));
     let describe = serde_json::Value::Object(found.describe.clone());
