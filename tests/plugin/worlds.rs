@@ -6,22 +6,18 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use flowkit::bus::memory::MemoryBus;
-use flowkit::bus::{Bus, OutMessage, Tail};
-use flowkit::clock::Clock;
-use flowkit::handler::{Batch, CallError, CancelFlag, FaultCode, Session};
+use flowkit::handler::{Batch, CallError, CancelFlag, FaultCode, Handlers as _, Session};
 use flowkit::metrics::Totals;
-use flowkit::plugin::{CheckError, Engine, HandlerConfig, Plugin, PluginConfig, Plugins, check};
-use flowkit::protocol::{RunAddress, RunEvent, Status, start_command};
-use flowkit::settings::Settings;
-use flowkit::store::RunInput;
-use flowkit::store::memory::MemoryStore;
-use flowkit::types::{BatchUid, Epoch, NodeId, Role, RunKey, TaskId, WorkerId};
-use flowkit::worker::{Shutdown, Worker};
+use flowkit::plugin::{
+    CheckError, Engine, HandlerConfig, Plugin, PluginConfig, Plugins, Reloader, check,
+};
+use flowkit::protocol::RunEvent;
+use flowkit::types::{BatchUid, Role};
 use insta::assert_snapshot;
 use serde_json::{Value, json};
 
-use super::support::{engine, guest_file, load, session};
+use super::support::{engine, guest_file, load, request, session};
+use super::worker::Trial;
 use super::wrong_files::checked_with;
 
 /// The handler that was built for 1.0.0, and what it must always be.
@@ -76,6 +72,7 @@ async fn a_run_and_its_resume(plugin: &Plugin) {
 #[tokio::test]
 async fn a_handler_of_the_first_version_runs_for_ever() {
     let checked = check(&first()).await.expect("it is a handler");
+    assert_eq!(checked.world, "flowkit:worker@1.0.0");
     assert_eq!(checked.digest, FIRST, "it was built again; it must stay what it was");
     assert!(checked.imports.contains(&"flowkit:worker/host@1.0.0".to_owned()), "{checked:?}");
     let plugin = load(HandlerConfig::new(first())).await;
@@ -96,6 +93,7 @@ async fn a_handler_of_the_first_version_runs_for_ever() {
 async fn a_handler_of_the_next_version_is_one_like_others() {
     let plugin = both().load(HandlerConfig::new(guest_file("next"))).await.expect("is served");
     assert_eq!(plugin.inspection().describe["name"], "next");
+    assert_eq!(plugin.inspection().world, "flowkit:worker@2.0.0-test.1");
     a_run_and_its_resume(&plugin).await;
 }
 
@@ -131,45 +129,20 @@ async fn a_handler_of_the_next_version_is_held_to_the_same_limits() {
     assert!(told.starts_with("bad_output: a batch's metrics is not JSON"), "{told}");
 }
 
-/// A worker with these roles, over a backend in memory.
-struct Trial {
-    bus: MemoryBus,
-    settings: Settings,
-    events: Box<dyn Tail>,
-}
-
-impl Trial {
-    async fn command(&self, role: &Role, lines: &[String]) {
-        let key = RunKey {
-            task_id: TaskId::new(format!("t-{role}")).expect("valid"),
-            node_id: NodeId::new("n").expect("valid"),
-        };
-        let address = RunAddress { key, role: role.clone(), epoch: Epoch(1) };
-        let inline = json!({"lines": lines}).as_object().cloned();
-        let input = RunInput { input_inline: inline, ..RunInput::default() };
-        let command = start_command(&address, &input, Clock::system().wall());
-        let topic = self.settings.topics.commands(role);
-        let key = Some(address.key.message_key());
-        let message = OutMessage { topic, key, value: command.encode(), headers: Vec::new() };
-        self.bus.publish(&[message], None).await.expect("is taken");
-    }
-
-    /// The metrics of each task's end, and in which order batches were done.
-    async fn ends(&mut self, tasks: usize) -> (BTreeMap<String, Value>, Vec<String>) {
-        let (mut ends, mut order) = (BTreeMap::new(), Vec::new());
-        while ends.len() < tasks {
-            let message = self.events.next().await.expect("is read");
-            let status = Status::decode(&message.value).expect("an event");
-            let task = status.address.key.task_id.to_string();
-            match status.event {
-                RunEvent::BatchOk { .. } => order.push(task),
-                RunEvent::TaskDone { metrics, .. } => drop(ends.insert(task, json!(metrics))),
-                RunEvent::TaskFailed { error, .. } => panic!("{task} failed: {error:?}"),
-                _ => {}
-            }
+/// The metrics of each task's end, and in which order batches were done.
+async fn ends(trial: &mut Trial, tasks: usize) -> (BTreeMap<String, Value>, Vec<String>) {
+    let (mut ends, mut order) = (BTreeMap::new(), Vec::new());
+    while ends.len() < tasks {
+        let status = trial.event().await;
+        let task = status.address.key.task_id.to_string();
+        match status.event {
+            RunEvent::BatchOk { .. } => order.push(task),
+            RunEvent::TaskDone { metrics, .. } => drop(ends.insert(task, json!(metrics))),
+            RunEvent::TaskFailed { error, .. } => panic!("{task} failed: {error:?}"),
+            _ => {}
         }
-        (ends, order)
     }
+    (ends, order)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -181,31 +154,44 @@ async fn both_versions_are_served_by_one_worker_at_the_same_time() {
         .zip(files)
         .map(|(role, file)| PluginConfig { role: role.clone(), handler: HandlerConfig::new(file) });
     let plugins = Plugins::load(&both(), configs.collect()).await.expect("both load");
-    let clock = Clock::system();
-    let bus = MemoryBus::new(clock.clone());
-    let mut settings = Settings::new(WorkerId::new("w").expect("valid"));
-    settings.max_concurrent_tasks = 2;
-    let topics = roles.each_ref().map(|role| settings.topics.status(role));
-    bus.ensure_topics(&topics).await.expect("are there");
-    let events = bus.tail(&topics).await.expect("is read");
-    let mut trial = Trial { bus: bus.clone(), settings: settings.clone(), events };
-    let store = Arc::new(MemoryStore::new(clock.clone()));
-    let worker = Worker::new(settings, Arc::new(bus), store, Arc::new(plugins), clock);
-    let shutdown = Shutdown::new();
-    let working = tokio::spawn(worker.run(shutdown.clone()));
-    let lines: Vec<String> = (0..200).map(|_| "one two three".to_owned()).collect();
+    let mut trial = Trial::start(Arc::new(plugins), 2).await;
+    let lines = vec!["one two three"; 200];
     for role in &roles {
-        trial.command(role, &lines).await;
+        trial.command(role, (role.as_str(), "n"), json!({"lines": lines})).await;
     }
-    let (ends, order) = trial.ends(2).await;
+    let (ends, order) = ends(&mut trial, 2).await;
     for role in &roles {
         let expected = json!({"lines": 200, "words": 600, "tasks": 1});
-        assert_eq!(ends[&format!("t-{role}")], expected, "{role}");
+        assert_eq!(ends[role.as_str()], expected, "{role}");
     }
     let changes = order.windows(2).filter(|pair| pair[0] != pair[1]).count();
     assert!(changes > 2, "one ran after the other");
-    shutdown.begin();
-    working.await.expect("no panic").expect("drains");
+    trial.stop().await;
+}
+
+#[tokio::test]
+async fn a_role_moves_to_the_next_version_and_a_run_ends_on_its_own() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("words.wasm");
+    std::fs::copy(first(), &file).expect("copied");
+    let role = Role::new("words").expect("valid");
+    let config = PluginConfig { role: role.clone(), handler: HandlerConfig::new(&file) };
+    let engine = both();
+    let plugins = Plugins::load(&engine, vec![config.clone()]).await.expect("loads");
+    let plugins = Arc::new(plugins);
+    let handler = plugins.choose(&role, None).await.expect("is served");
+    let flag = CancelFlag::default();
+    let mut old = handler.open(request("words", &flag)).await.expect("opens");
+    old.init().await.expect("begins");
+    std::fs::copy(guest_file("next"), &file).expect("copied");
+    Reloader::new(engine, plugins.clone()).look(vec![config], true).await;
+    let handler = plugins.choose(&role, None).await.expect("is served");
+    assert_ne!(handler.digest(), FIRST);
+    let mut new = handler.open(request("words", &flag)).await.expect("opens");
+    new.init().await.expect("begins");
+    for session in [&mut old, &mut new] {
+        assert_eq!(run(&mut **session, None).await, expected(0..3));
+    }
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use super::{
     plugin_run, plugin_test, print,
 };
 use crate::config::Need;
-use crate::plugin::{Inspection, WORLD_VERSION, check};
+use crate::plugin::{Inspection, check};
 
 /// Tries and checks handlers, without any backend.
 #[derive(Debug, Subcommand)]
@@ -78,10 +78,10 @@ async fn execute_check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let file = args.file.display();
     match (check(&args.file).await, args.json) {
         (Ok(found), false) => {
-            print(format_args!("{file} is a handler of {}: {}", world(), named(&found)))?;
+            print(format_args!("{file} is a handler of {}: {}", found.world, named(&found)))?;
         }
         (Ok(found), true) => {
-            print(json!({"handler": true, "world": world(), "describe": found.describe}))?;
+            print(json!({"handler": true, "world": found.world, "describe": found.describe}))?;
         }
         (Err(error), true) => {
             print(json!({"handler": false, "error": error.to_string()}))?;
@@ -90,10 +90,6 @@ async fn execute_check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         (Err(error), false) => return Err(super::Usage(error.to_string()).into()),
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn world() -> String {
-    format!("flowkit:worker@{WORLD_VERSION}")
 }
 
 /// What it says it is.
