@@ -3,8 +3,8 @@
 mod cancel;
 mod config;
 mod dlq;
-mod graph_file;
 mod grants;
+mod graph_file;
 mod input;
 mod interrupt;
 mod observed;

@@ -1,6 +1,6 @@
 //! `flowkit plugin`: tries and checks handlers, without any backend.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::printable::printable;
 use super::{EXIT_USAGE, Shared, plugin_inspect, plugin_keys, plugin_run, plugin_test, print};
-use crate::plugin::{Inspection, WORLD_VERSION, check};
+use crate::plugin::{Inspection, check};
 
 /// Tries and checks handlers, without any backend.
 #[derive(Debug, Subcommand)]
@@ -63,10 +63,12 @@ async fn execute_check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let file = args.file.display();
     match (check(&args.file).await, args.json) {
         (Ok(found), false) => {
-            print(format_args!("{file} is a handler of {}: {}", world(), named(&found)))?;
+            let world = world(&args.file).await?;
+            print(format_args!("{file} is a handler of {world}: {}", named(&found)))?;
         }
         (Ok(found), true) => {
-            print(json!({"handler": true, "world": world(), "describe": found.describe}))?;
+            let world = world(&args.file).await?;
+            print(json!({"handler": true, "world": world, "describe": found.describe}))?;
         }
         (Err(error), true) => {
             print(json!({"handler": false, "error": error.to_string()}))?;
@@ -77,8 +79,10 @@ async fn execute_check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn world() -> String {
-    format!("flowkit:worker@{WORLD_VERSION}")
+/// The version it was built for.
+async fn world(file: &Path) -> anyhow::Result<String> {
+    let found = plugin_inspect::anatomy(file).await?;
+    Ok(format!("flowkit:worker@{}", found.world_version().unwrap_or("?")))
 }
 
 /// What it says it is.

@@ -11,9 +11,7 @@ use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 use wasmtime::component::Component;
 
-use super::bindings::HandlerWorldPre;
 use super::config::{BadLimit, HandlerConfig};
-use super::context::Guest;
 use super::contract::{self, Difference};
 use super::engine::{Engine, EngineError};
 use super::file::{Contents, MAX_FILE, NotWasm, ReadError};
@@ -21,6 +19,7 @@ use super::grants::{BadGrant, Grants};
 use super::instance;
 use super::source::Source;
 use super::trust::TrustError;
+use super::worlds::Linked;
 use crate::handler::{Handler, HostFault, OpenError, OpenRequest, Session};
 use crate::tasks;
 use crate::types::Role;
@@ -318,7 +317,7 @@ pub(super) struct Prepared {
 /// A component ready to be instantiated.
 pub(super) struct Compiled {
     pub(super) digest: Arc<str>,
-    pub(super) pre: HandlerWorldPre<Guest>,
+    pub(super) pre: Linked,
     bytes: u64,
     imports: Vec<String>,
 }
@@ -339,17 +338,15 @@ fn compile(
     let source = Source::find(engine, role, config)?;
     let component = component(engine, path, &source.contents)?;
     let ty = component.component_type();
-    let differences = contract::differences(&engine.engine, &ty);
-    if !differences.is_empty() {
-        return Err(CheckError::OtherWorld { path: path.to_owned(), differences });
-    }
+    let shape = contract::shape_of(&engine.engine, &ty, engine.worlds)
+        .map_err(|differences| CheckError::OtherWorld { path: path.to_owned(), differences })?;
     let mut imports: Vec<String> =
         ty.imports(&engine.engine).map(|(name, _)| name.to_owned()).collect();
     imports.sort();
     let pre = engine
         .linker
         .instantiate_pre(&component)
-        .and_then(HandlerWorldPre::new)
+        .and_then(|component| shape.link(component))
         .map_err(|error| CheckError::Link { path: path.to_owned(), reason: reason(&error) })?;
     let bytes = source.contents.bytes.len() as u64;
     let digest = source.contents.digest.as_str().into();
