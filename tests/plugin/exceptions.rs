@@ -38,7 +38,8 @@ async fn an_unforeseen_error_is_told_in_the_languages_own_words() {
             uid: BatchUid::new("b0").expect("valid"),
             payload: payload.to_owned(),
         };
-        let ended = session.process_batch(&batch(r#"{"lines":[7]}"#), &Totals::default()).await;
+        let ended =
+            session.process_batch(&batch(r#"{"k":0,"lines":[7]}"#), &Totals::default()).await;
         let Err(CallError::Handler(error)) = ended else {
             panic!("{language}: no error of its own: {ended:?}")
         };
@@ -46,7 +47,7 @@ async fn an_unforeseen_error_is_told_in_the_languages_own_words() {
             assert!(error.message.contains(text), "{language}: {}", error.message);
         }
         session.classify_error(&error).await.expect("classified");
-        let good = batch(r#"{"lines":["still alive"]}"#);
+        let good = batch(r#"{"k":0,"lines":["still alive"]}"#);
         session.process_batch(&good, &Totals::default()).await.expect("the instance lives on");
         session.cleanup().await.expect("cleaned up");
     }

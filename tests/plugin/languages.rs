@@ -22,8 +22,9 @@ const TEXT: &str = "\none two\r\n\ttab\u{b}not split \u{a0}\u{85}\nquote\" back\
 /// All a run of any of them may take; an interpreter begins at 13 MB.
 const MEMORY: NonZeroU64 = NonZeroU64::new(48 << 20).expect("not zero");
 
-/// Its lines, two at a time: lines, words, bytes.
-const COUNTS: [[u64; 3]; 5] = [[2, 2, 8], [2, 7, 42], [2, 4, 16], [2, 1, 6], [1, 0, 0]];
+/// Its lines, two at a time: lines, words, bytes, and the longest line's bytes.
+const COUNTS: [[u64; 4]; 5] =
+    [[2, 2, 8, 8], [2, 7, 42, 23], [2, 4, 16, 16], [2, 1, 6, 4], [1, 0, 0, 0]];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rust() {
@@ -76,13 +77,13 @@ async fn counts(plugin: &Plugin) {
         let batch = run.next().await.expect("a batch");
         assert_eq!(batch.uid.as_str(), format!("b{k}"));
         let lines: Vec<&str> = TEXT.split_terminator('\n').skip(2 * k).take(2).collect();
-        assert_eq!(value(&batch.payload), json!({"lines": lines}));
-        let [lines, words, bytes] = counts;
+        assert_eq!(value(&batch.payload), json!({"k": k, "lines": lines}));
+        let [lines, words, bytes, longest] = counts;
         let counts = json!({"lines": lines, "words": words, "bytes": bytes});
         let done = run.process(&batch).await.expect("counted");
         assert_eq!(serde_json::to_value(&done.metrics).expect("JSON"), counts, "b{k}");
-        assert_eq!(done.partial.map(Value::Object), Some(counts));
-        assert_eq!(value(&done.checkpoint.expect("a checkpoint")), json!({"next": k + 1}));
+        assert_eq!(done.partial.map(Value::Object), Some(json!({"longest": longest})));
+        assert_eq!(value(&done.checkpoint.expect("a checkpoint")), json!(k + 1));
     }
     assert_eq!(run.next().await, None);
     run.end().await;
@@ -98,13 +99,13 @@ async fn counts(plugin: &Plugin) {
 
 async fn resumes(plugin: &Plugin) {
     let input = json!({"text": TEXT, "batch_lines": 2});
-    let mut run = Run::begin(plugin, input.clone(), Some(r#"{"next":3}"#)).await;
+    let mut run = Run::begin(plugin, input.clone(), Some("3")).await;
     for uid in ["b3", "b4"] {
         assert_eq!(run.next().await.expect("a batch").uid.as_str(), uid);
     }
     assert_eq!(run.next().await, None);
     run.end().await;
-    let mut run = Run::begin(plugin, input, Some(r#"{"next": 5}"#)).await;
+    let mut run = Run::begin(plugin, input, Some("5")).await;
     assert_eq!(run.next().await, None, "a run whose batches are all done");
     run.end().await;
 }

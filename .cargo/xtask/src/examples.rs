@@ -1,112 +1,91 @@
 //! The same handler in five languages: each built with tools from packages, and only when
 //! its sources or its tools have changed.
 
-mod recipes;
-
 use std::fmt::Write as _;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
+use flowkit_build::{BuildError, Language, Source, Toolbox};
 use sha2::{Digest, Sha256};
 
-/// The languages there is an example in, by the name of its folder.
-pub const LANGUAGES: [&str; 5] = ["rust", "javascript", "python", "go", "c"];
-
-/// Where everything is.
-struct Workshop {
-    root: PathBuf,
-    target: PathBuf,
-}
-
-/// Builds the examples in these languages (none: in all) to `target/examples/LANG.wasm`.
-/// One that fails does not keep the others from being built.
-pub fn build(root: &Path, target: &Path, languages: &[&str]) -> Result<()> {
-    let shop = Workshop { root: root.to_owned(), target: target.to_owned() };
-    for name in languages {
-        if !LANGUAGES.contains(name) {
-            bail!("there is no example in {name:?}; there are {}", LANGUAGES.join(", "));
-        }
-    }
-    let languages = if languages.is_empty() { &LANGUAGES[..] } else { languages };
-    make_dir(&shop.out())?;
-    let mut failed = Vec::new();
-    for name in languages {
-        if let Err(error) = shop.example(name) {
-            eprintln!("error: the example in {name} is not built: {error:#}");
-            // What was built before is not what the sources say: no test may take it for that.
-            remove(&shop.component(name))?;
-            failed.push(*name);
+/// Builds the examples in these languages (none: in all) to `target/examples/LANG.wasm`,
+/// and returns those whose tools this machine lacks. One that fails does not keep the
+/// others from being built.
+pub fn build(root: &Path, target: &Path, languages: &[&str]) -> Result<Vec<Language>> {
+    let languages: Vec<Language> = languages
+        .iter()
+        .map(|name| name.parse().map_err(|known| anyhow!("no example in {name:?}: {known}")))
+        .collect::<Result<_>>()?;
+    let languages = if languages.is_empty() { Language::ALL.to_vec() } else { languages };
+    let shop = Workshop { root, out: target.join("examples") };
+    std::fs::create_dir_all(&shop.out)
+        .with_context(|| format!("creating {}", shop.out.display()))?;
+    let (mut failed, mut lacking) = (Vec::new(), Vec::new());
+    for language in languages {
+        let Err(error) = shop.example(language) else { continue };
+        eprintln!("error: the example in {language} is not built: {error:#}");
+        // What was built before is not what the sources say: no test may take it for that.
+        remove(&shop.component(language))?;
+        match error.downcast_ref() {
+            Some(BuildError::MissingTool { .. }) => lacking.push(language),
+            _ => failed.push(language.name()),
         }
     }
     if !failed.is_empty() {
         bail!("not built: {}", failed.join(", "));
     }
-    Ok(())
+    Ok(lacking)
 }
 
-impl Workshop {
-    fn out(&self) -> PathBuf {
-        self.target.join("examples")
+/// Where everything is.
+struct Workshop<'a> {
+    root: &'a Path,
+    out: PathBuf,
+}
+
+impl Workshop<'_> {
+    fn component(&self, language: Language) -> PathBuf {
+        self.out.join(language.name()).with_extension("wasm")
     }
 
-    fn component(&self, language: &str) -> PathBuf {
-        self.out().join(format!("{language}.wasm"))
-    }
-
-    fn source(&self, language: &str) -> PathBuf {
-        self.root.join("plugins/examples").join(language)
-    }
-
-    fn wit(&self) -> PathBuf {
-        self.root.join("wit")
-    }
-
-    fn example(&self, language: &str) -> Result<()> {
-        if language == "rust" {
-            return self.rust(); // cargo knows what has changed
-        }
+    fn example(&self, language: Language) -> Result<()> {
         let component = self.component(language);
-        let key_file = self.out().join(format!("{language}.key"));
+        let key_file = component.with_extension("key");
         let key = self.key(language)?;
         let built = std::fs::read_to_string(&key_file).is_ok_and(|built| built == key);
-        if built && component.exists() {
-            println!("{language}: up to date");
+        if built && component.exists() && language != Language::Rust {
+            println!("{language}: up to date"); // of Rust, cargo knows it better
             return Ok(());
         }
-        let half = self.out().join(format!("{language}.new.wasm"));
-        match language {
-            "javascript" => self.javascript(&half)?,
-            "python" => self.python(&half)?,
-            "go" => self.go(&half)?,
-            "c" => self.c(&half)?,
-            other => bail!("there is no recipe for {other}"),
-        }
-        put(&half, &component)?;
-        write(&key_file, key.as_bytes())?;
+        let dir = self.root.join("plugins/examples").join(language.name());
+        // `flowkit plugin build` finds the same tools where this is its cache.
+        let toolbox = Toolbox::new(self.out.join("cache/flowkit/build"));
+        let toolbox = toolbox.installing().cargo_profile("guest");
+        Source::find(&dir, Some(language))?.build(&toolbox, &component)?;
+        std::fs::write(&key_file, key)
+            .with_context(|| format!("writing {}", key_file.display()))?;
         println!("{language}: built");
         Ok(())
     }
 
-    /// What a component is made of: its folder, the world, and the programs that make it.
-    /// Those from npm and PyPI are pinned in the folders; those of the system are asked.
-    fn key(&self, language: &str) -> Result<String> {
+    /// What a component is made of: its folder, the world, what builds it, and the programs
+    /// that make it. Those from npm and PyPI are pinned; those of the system are asked.
+    fn key(&self, language: Language) -> Result<String> {
         let mut hash = Sha256::new();
-        hash.update(include_bytes!("examples/recipes.rs"));
-        let mut sources = vec![self.source(language), self.wit()];
         let asked: Option<(&str, &str)> = match language {
-            "go" => Some(("go", "version")),
-            "c" => Some(("clang", "--version")),
+            Language::Go => Some(("go", "version")),
+            Language::C => Some(("clang", "--version")),
             _ => None,
         };
         if let Some((program, question)) = asked {
             let answer = Command::new(program).arg(question).output();
             hash.update(answer.map(|answer| answer.stdout).unwrap_or_default());
-            sources.push(self.root.join("Cargo.lock")); // the versions of what links and adapts
         }
-        for source in &sources {
-            hash_files(source, &mut hash)?;
+        let example = format!("plugins/examples/{language}");
+        for source in [&example, "wit", "plugins/build", "Cargo.lock"] {
+            hash_files(&self.root.join(source), &mut hash)?;
         }
         Ok(hash.finalize().iter().fold(String::new(), |mut hex, byte| {
             let _ = write!(hex, "{byte:02x}");
@@ -136,24 +115,6 @@ fn hash_files(path: &Path, hash: &mut Sha256) -> Result<()> {
     Ok(())
 }
 
-fn make_dir(dir: &Path) -> Result<()> {
-    std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))
-}
-
-fn read(from: &Path) -> Result<Vec<u8>> {
-    std::fs::read(from).with_context(|| format!("reading {}", from.display()))
-}
-
-fn write(to: &Path, bytes: &[u8]) -> Result<()> {
-    std::fs::write(to, bytes).with_context(|| format!("writing {}", to.display()))
-}
-
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    std::fs::copy(from, to)
-        .map(drop)
-        .with_context(|| format!("copying {} to {}", from.display(), to.display()))
-}
-
 fn remove(file: &Path) -> Result<()> {
     match std::fs::remove_file(file) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -161,10 +122,4 @@ fn remove(file: &Path) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// Whole or not at all, for a worker or a test that reads the file meanwhile.
-fn put(half: &Path, whole: &Path) -> Result<()> {
-    std::fs::rename(half, whole)
-        .with_context(|| format!("renaming {} to {}", half.display(), whole.display()))
 }

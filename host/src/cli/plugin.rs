@@ -7,12 +7,17 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::printable::printable;
-use super::{EXIT_USAGE, Shared, plugin_inspect, plugin_keys, plugin_run, plugin_test, print};
+use super::{EXIT_USAGE, Shared, print};
+use super::{plugin_build, plugin_inspect, plugin_keys, plugin_new, plugin_run, plugin_test};
 use crate::plugin::{Inspection, check};
 
 /// Tries and checks handlers, without any backend.
 #[derive(Debug, Subcommand)]
 pub enum PluginCommand {
+    /// Writes a project to begin a handler with
+    New(plugin_new::NewArgs),
+    /// Makes a component of a handler's sources
+    Build(plugin_build::BuildArgs),
     /// Runs one handler on one input and prints what each batch gives
     Run(plugin_run::RunArgs),
     /// Tries whether a handler does all that a worker relies on
@@ -49,6 +54,8 @@ pub struct CheckArgs {
 /// Runs it.
 pub async fn execute(command: PluginCommand, shared: &Shared) -> anyhow::Result<ExitCode> {
     match command {
+        PluginCommand::New(args) => plugin_new::execute(&args),
+        PluginCommand::Build(args) => plugin_build::execute(&args),
         PluginCommand::Run(args) => plugin_run::execute(args).await,
         PluginCommand::Test(args) => plugin_test::execute(args).await,
         PluginCommand::Check(args) => execute_check(&args).await,

@@ -1,11 +1,13 @@
 // What a FlowKit handler in JavaScript is written with.
 import * as host from 'flowkit:worker/host@1.1.0';
 
+let batchUid; // the batch that is being processed
+
 /** An error that says what it means for the task. */
 export class Failure extends Error {
   constructor(reasonCode, permanent, message) {
     super(message);
-    this.class = { reasonCode, permanent };
+    this.class = { reason_code: reasonCode, permanent };
   }
 }
 
@@ -23,16 +25,19 @@ export function checkCancelled() {
 }
 
 /** Waits; throws as soon as the run is cancelled. */
-export function sleep(ms) {
-  host.sleep(ms);
+export function sleep(ms = 0) {
+  if (ms > 0) host.sleep(ms);
   checkCancelled();
 }
 
 /** Replaces the run's checkpoint, together with the batch that is being processed. */
 export const saveCheckpoint = (checkpoint) => offer(() => host.saveCheckpoint(JSON.stringify(checkpoint)));
 
-/** Sets what the batch's artifact tells downstream nodes: an object. */
-export const upsertPartial = (uid, meta) => offer(() => host.upsertPartial(uid, JSON.stringify(meta)));
+/** Sets what the batch's artifact tells downstream nodes beside its metrics: an object. */
+export const upsertPartial = (meta) => offer(() => host.upsertPartial(batchUid, JSON.stringify(meta)));
+
+/** How many bytes a text has in UTF-8. */
+export const utf8Length = (text) => encodeURIComponent(text).replace(/%../g, '.').length;
 
 /** One line for the worker's log: `trace`, `debug`, `info`, `warn`, `error`. */
 export const log = (level, ...words) => host.log(level, words.join(' '));
@@ -57,11 +62,15 @@ export function defineHandler({ name, version, batches, process, finalize = () =
       ahead = undefined;
       if (!done) return { uid: value.uid, payload: JSON.stringify(value.payload) };
     },
-    processBatch: ({ uid, payload }) => JSON.stringify({ metrics: process(JSON.parse(payload), uid, input) }),
+    processBatch({ uid, payload }) {
+      batchUid = uid;
+      return JSON.stringify({ metrics: process(JSON.parse(payload), uid, input) });
+    },
     finalize: () => JSON.stringify({ metrics: finalize() }),
-    classifyError: ({ detail }) => {
-      const { reasonCode = 'unknown_error', permanent = false } = JSON.parse(detail ?? '{}');
-      return { reasonCode, permanent };
+    classifyError({ detail }) {
+      const { reason_code, permanent } = object(detail);
+      const known = typeof reason_code === 'string' && /^[a-z0-9_]{1,64}$/.test(reason_code);
+      return { reasonCode: known ? reason_code : 'unknown_error', permanent: known && permanent === true };
     },
     cleanup() {},
   };
@@ -77,6 +86,15 @@ function answer(call, given) {
     const known = error instanceof Failure;
     const message = known ? error.message : `${error}\n${error?.stack ?? ''}`.trim();
     throw { message, detail: known ? JSON.stringify(error.class) : undefined };
+  }
+}
+
+// What a detail says, where it is a JSON object: the worker's own errors have such, too.
+function object(detail) {
+  try {
+    return JSON.parse(detail) ?? {};
+  } catch {
+    return {};
   }
 }
 

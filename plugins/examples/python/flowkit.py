@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 from types import SimpleNamespace
 
 from componentize_py_types import Err
@@ -9,13 +10,15 @@ from wit_world import exports
 from wit_world.imports import host
 from wit_world.imports.types import Batch, Classification, HandlerError
 
+_batch = SimpleNamespace(uid=None)  # the one that is being processed
+
 
 class Failure(Exception):
     """An error that says what it means for the task."""
 
     def __init__(self, reason_code, permanent, message):
         super().__init__(message)
-        self.detail = json.dumps([reason_code, permanent])
+        self.detail = json.dumps({"reason_code": reason_code, "permanent": permanent})
 
 
 def invalid(message):
@@ -31,7 +34,8 @@ def check_cancelled():
 
 def sleep(ms):
     """Waits; raises as soon as the run is cancelled."""
-    host.sleep(ms)
+    if ms:
+        host.sleep(ms)
     check_cancelled()
 
 
@@ -40,9 +44,9 @@ def save_checkpoint(checkpoint):
     _offer(host.save_checkpoint, json.dumps(checkpoint))
 
 
-def upsert_partial(uid, meta):
-    """Sets what the batch's artifact tells downstream nodes: a dict."""
-    _offer(host.upsert_partial, uid, json.dumps(meta))
+def upsert_partial(meta):
+    """Sets what the batch's artifact tells downstream nodes beside its metrics: a dict."""
+    _offer(host.upsert_partial, _batch.uid, json.dumps(meta))
 
 
 def log(level, message):
@@ -54,13 +58,14 @@ class Handler:
     """What an author implements; one object a run."""
 
     name = version = ""
+    input = None  # the command's
 
     def batches(self, input, checkpoint):
         """Yields (uid, payload), on a resume from the last checkpoint on."""
         raise NotImplementedError
 
     def process(self, uid, payload):
-        """Returns the batch's metrics."""
+        """Returns the batch's metrics, a dict of plain values: numbers are summed."""
         raise NotImplementedError
 
     def finalize(self):
@@ -81,6 +86,7 @@ def export(handler):
 
         def iter_batches(self, command, checkpoint):
             input = json.loads(command)["input_inline"] or {}
+            run.handler.input = input
             batches = run.handler.batches(input, json.loads(checkpoint) if checkpoint else None)
             # A wrong input fails here, not at the first batch.
             run.ahead, run.batches = next(batches, None), batches
@@ -91,6 +97,7 @@ def export(handler):
                 return Batch(batch[0], json.dumps(batch[1]))
 
         def process_batch(self, batch):
+            _batch.uid = batch.uid
             metrics = run.handler.process(batch.uid, json.loads(batch.payload))
             return json.dumps({"metrics": metrics})
 
@@ -98,7 +105,7 @@ def export(handler):
             return json.dumps({"metrics": run.handler.finalize()})
 
         def classify_error(self, error):
-            return Classification(*json.loads(error.detail or '["unknown_error", false]'))
+            return _class(error.detail)
 
         def cleanup(self): ...
 
@@ -125,6 +132,18 @@ def _answering(world):
         if not name.startswith("_"):
             setattr(world, name, wrap(call))
     return world
+
+
+def _class(detail):
+    """What a detail says, where it is one of the SDK's or of the worker's own errors."""
+    try:
+        said = json.loads(detail or "{}")
+    except ValueError:
+        said = {}
+    code = said.get("reason_code") if isinstance(said, dict) else None
+    if not isinstance(code, str) or not re.fullmatch("[a-z0-9_]{1,64}", code):
+        return Classification("unknown_error", False)
+    return Classification(code, said.get("permanent") is True)
 
 
 def _told(error):

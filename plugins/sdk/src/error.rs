@@ -46,12 +46,12 @@ pub struct Classification {
 impl Error {
     /// A failure that every attempt with this input will meet: the task ends.
     pub fn permanent(reason_code: &str, message: impl Into<String>) -> Self {
-        Self::new(reason_code, true, message.into())
+        Self::new(reason_code, true, message)
     }
 
     /// A failure that may be gone at the next attempt: the coordinator tries again.
     pub fn transient(reason_code: &str, message: impl Into<String>) -> Self {
-        Self::new(reason_code, false, message.into())
+        Self::new(reason_code, false, message)
     }
 
     /// Input that is wrong: permanent, `validation_error`.
@@ -86,7 +86,9 @@ impl Error {
         &self.class
     }
 
-    fn new(reason_code: &str, permanent: bool, message: String) -> Self {
+    /// A failure that is permanent or not.
+    pub fn new(reason_code: &str, permanent: bool, message: impl Into<String>) -> Self {
+        let message = message.into();
         Self { message, class: Classification { reason_code: tidy(reason_code), permanent } }
     }
 

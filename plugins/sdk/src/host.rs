@@ -103,6 +103,11 @@ pub fn sleep(duration: Duration) -> bool {
     }
 }
 
+/// Waits; an error as soon as the run is cancelled. Even without a wait it looks.
+pub fn pause(duration: Duration) -> Result<()> {
+    if sleep(duration) { check_cancelled() } else { Ok(()) }
+}
+
 /// The run's numeric metrics summed over its finished batches, those before a crash
 /// included: a map, or a struct of the numbers wanted (`#[serde(default)]`, since a metric
 /// nobody reported is absent).

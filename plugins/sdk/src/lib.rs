@@ -79,7 +79,7 @@ pub use batches::{
 pub use error::{Classification, Error, Result, ResultExt};
 pub use handler::{Finalization, Handler, RunContext, RunInfo};
 pub use host::{
-    Cancellation, Level, cancelled, check_cancelled, command, counter, gauge, log, run_info,
+    Cancellation, Level, cancelled, check_cancelled, command, counter, gauge, log, pause, run_info,
     run_totals, sleep,
 };
 
@@ -87,8 +87,9 @@ pub use host::{
 pub mod prelude {
     pub use crate::{
         Batch, Batches, Chunk, Error, Finalization, Handler, Pull, Pulled, Result, ResultExt,
-        RunContext, RunInfo, cancelled, check_cancelled, export, run_totals, sleep,
+        RunContext, RunInfo, cancelled, check_cancelled, export, pause, run_totals, sleep,
     };
+    pub use serde_json::{Value, json};
 }
 
 #[doc(hidden)]

@@ -4,30 +4,44 @@ package export_flowkit_worker_handler
 import (
 	"encoding/json"
 	"errors"
+	"regexp"
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
 
+	"flowkit"
 	types "go.bytecodealliance.org/pkg/wit/types"
-	"wit_component/flowkit"
+	host "wit_component/flowkit_worker_host"
 	wit "wit_component/flowkit_worker_types"
-	"wit_component/handler"
 )
 
 type result[T any] = types.Result[T, wit.HandlerError]
-
-var run flowkit.Handler = &handler.Handler{}
 
 var (
 	heap    = []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
 	enough  = uint64(4 << 20)
 	nothing = types.Unit{}
+
+	reasonCode = regexp.MustCompile("^[a-z0-9_]{1,64}$")
 )
 
 // A collection reads the clock, which a component must not while it is handed its
 // arguments, and there the collector would start as well as anywhere. So it never starts
 // by itself; every function of the world begins with collect.
-func init() { debug.SetGCPercent(-1) }
+func init() {
+	debug.SetGCPercent(-1)
+	flowkit.Host.Cancelled = func() (string, bool) {
+		why := host.Cancelled()
+		if why.IsNone() {
+			return "", false
+		}
+		return why.Some().Source, true
+	}
+	flowkit.Host.Sleep = func(ms uint32) { host.Sleep(ms) }
+	flowkit.Host.SaveCheckpoint = func(text string) error { return taken(host.SaveCheckpoint(text)) }
+	flowkit.Host.UpsertPartial = func(uid, text string) error { return taken(host.UpsertPartial(uid, text)) }
+	flowkit.Host.Log = host.Log
+}
 
 func collect() {
 	if metrics.Read(heap); heap[0].Value.Uint64() > enough {
@@ -35,6 +49,14 @@ func collect() {
 		metrics.Read(heap)
 		enough = max(2*heap[0].Value.Uint64(), 4<<20)
 	}
+}
+
+// The worker refuses what is too large or no JSON: the next attempt would offer the same.
+func taken(offered types.Result[types.Unit, wit.HandlerError]) error {
+	if offered.IsErr() {
+		return flowkit.Fail("bad_output", true, "%s", offered.Err().Message)
+	}
+	return nil
 }
 
 func ended[T any](value T, err error) result[T] {
@@ -47,14 +69,10 @@ func ended[T any](value T, err error) result[T] {
 	return types.Err[T](wit.HandlerError{Message: err.Error(), Detail: types.Some(string(detail))})
 }
 
-func object(value any) result[string] {
-	text, err := json.Marshal(value)
-	return ended(string(text), err)
-}
-
 func Describe() result[string] {
-	about := handler.About
-	return object(map[string]string{"name": about.Name, "version": about.Version, "language": "go"})
+	about := map[string]string{"name": flowkit.Exported.Name, "version": flowkit.Exported.Version, "language": "go"}
+	text, err := json.Marshal(about)
+	return ended(string(text), err)
 }
 
 func Init(string) result[types.Unit] { return ended(nothing, nil) }
@@ -66,40 +84,39 @@ func IterBatches(input string, checkpoint types.Option[string]) result[types.Opt
 	}
 	err := json.Unmarshal([]byte(input), &command)
 	if err == nil {
-		var saved json.RawMessage
+		var saved []byte
 		if checkpoint.IsSome() {
-			saved = json.RawMessage(checkpoint.Some())
+			saved = []byte(checkpoint.Some())
 		}
-		err = run.IterBatches(command.InputInline, saved)
+		if command.InputInline == nil || string(command.InputInline) == "null" {
+			command.InputInline = json.RawMessage("{}")
+		}
+		err = flowkit.Exported.Begin(command.InputInline, saved)
 	}
 	return ended(types.None[string](), err)
 }
 
 func NextBatch() result[types.Option[wit.Batch]] {
 	collect()
-	uid, payload, err := run.NextBatch()
+	uid, payload, err := flowkit.Exported.Next()
 	if err != nil || payload == nil {
 		return ended(types.None[wit.Batch](), err)
 	}
-	text, err := json.Marshal(payload)
-	return ended(types.Some(wit.Batch{Uid: types.Some(uid), Payload: string(text)}), err)
+	return ended(types.Some(wit.Batch{Uid: types.Some(uid), Payload: string(payload)}), nil)
 }
 
 func ProcessBatch(batch wit.Batch) result[string] {
 	collect()
-	metrics, err := run.ProcessBatch(batch.Uid.SomeOr(""), json.RawMessage(batch.Payload))
-	if err != nil {
-		return ended("", err)
-	}
-	return object(map[string]any{"metrics": metrics})
+	done, err := flowkit.Exported.Process(batch.Uid.SomeOr(""), []byte(batch.Payload))
+	return ended(string(done), err)
 }
 
 func Finalize() result[string] { return ended("{}", nil) }
 
 func ClassifyError(failed wit.HandlerError) result[wit.Classification] {
-	class := flowkit.Error{ReasonCode: "unknown_error"}
-	if err := json.Unmarshal([]byte(failed.Detail.SomeOr("{}")), &class); err != nil {
-		class = flowkit.Error{ReasonCode: "unknown_error"} // not a detail of this package's
+	var class flowkit.Error
+	if json.Unmarshal([]byte(failed.Detail.SomeOr("{}")), &class) != nil || !reasonCode.MatchString(class.ReasonCode) {
+		class = flowkit.Error{ReasonCode: "unknown_error"} // not a detail of the SDK's or the worker's
 	}
 	return ended(wit.Classification{ReasonCode: class.ReasonCode, Permanent: class.Permanent}, nil)
 }

@@ -31,23 +31,25 @@ typedef struct {
 void out_add(out *to, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void out_string(out *to, const char *text, size_t length); // as a JSON string
 
-typedef struct {
-  char uid[64];
-  out payload; // JSON; none: the run has no more batches
-} fk_batch;
+bool is_space(char c); // in ASCII
 
 // What the author implements. They return true, or what `fk_fail` returns.
 extern const char *const fk_name, *const fk_version;
 bool fk_iter_batches(json input, json checkpoint); // `input` is the command's input_inline
-bool fk_next_batch(fk_batch *batch);
+bool fk_next_batch(out *uid, out *payload);        // a name and JSON; no name: no more batches
 bool fk_process_batch(const char *uid, json payload, out *metrics);
 
 // The function's error, and whether every further attempt would end like this.
 bool fk_fail(const char *reason_code, bool permanent, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+bool fk_invalid(const char *format, ...) __attribute__((format(printf, 1, 2))); // the input is wrong
 
 // What the worker offers. These return false after `fk_fail`: fit for `if (!…) return false`.
 bool fk_check_cancelled(void);
-bool fk_sleep(unsigned ms);                              // fails when the run is cancelled
-bool fk_upsert_partial(const char *uid, const out *meta); // a JSON object
+bool fk_sleep(unsigned ms); // fails when the run is cancelled
+// What the nodes after this one see of the batch beside its metrics: a JSON object.
+bool fk_upsert_partial(const char *format, ...) __attribute__((format(printf, 1, 2)));
 bool fk_save_checkpoint(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+// One line for the worker's log: `trace`, `debug`, `info`, `warn`, `error`.
+void fk_log(const char *level, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -3,6 +3,7 @@
 
 #include <stdarg.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "handler_world.h"
 
@@ -13,13 +14,28 @@ void out_format(out *to, const char *format, va_list arguments);
 
 static out failed_message, failed_detail; // what the last `fk_fail` said
 
+static const char *processed; // the uid of the batch that is being processed
+
+static bool fail(const char *reason_code, bool permanent, const char *format, va_list arguments) {
+  failed_message = failed_detail = (out){0};
+  out_format(&failed_message, format, arguments);
+  out_add(&failed_detail, "{\"reason_code\":\"%s\",\"permanent\":%s}", reason_code, permanent ? "true" : "false");
+  return false;
+}
+
 bool fk_fail(const char *reason_code, bool permanent, const char *format, ...) {
   va_list arguments;
-  failed_message = failed_detail = (out){0};
   va_start(arguments, format);
-  out_format(&failed_message, format, arguments);
+  fail(reason_code, permanent, format, arguments);
   va_end(arguments);
-  out_add(&failed_detail, "{\"reason_code\":\"%s\",\"permanent\":%s}", reason_code, permanent ? "true" : "false");
+  return false;
+}
+
+bool fk_invalid(const char *format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  fail("validation_error", true, format, arguments);
+  va_end(arguments);
   return false;
 }
 
@@ -58,11 +74,18 @@ static bool refused(flowkit_worker_host_handler_error_t *why) {
   return false;
 }
 
-bool fk_upsert_partial(const char *uid, const out *meta) {
+bool fk_upsert_partial(const char *format, ...) {
   flowkit_worker_host_handler_error_t why;
-  text name, object = given(*meta);
-  handler_world_string_set(&name, uid);
-  return flowkit_worker_host_upsert_partial(&name, &object, &why) || refused(&why);
+  out meta = {0};
+  va_list arguments;
+  va_start(arguments, format);
+  out_format(&meta, format, arguments);
+  va_end(arguments);
+  text name, object = given(meta);
+  handler_world_string_set(&name, processed);
+  bool done = flowkit_worker_host_upsert_partial(&name, &object, &why) || refused(&why);
+  free(meta.text);
+  return done;
 }
 
 bool fk_save_checkpoint(const char *format, ...) {
@@ -76,6 +99,18 @@ bool fk_save_checkpoint(const char *format, ...) {
   bool done = flowkit_worker_host_save_checkpoint(&saved, &why) || refused(&why);
   free(checkpoint.text);
   return done;
+}
+
+void fk_log(const char *level, const char *format, ...) {
+  out message = {0};
+  va_list arguments;
+  va_start(arguments, format);
+  out_format(&message, format, arguments);
+  va_end(arguments);
+  text name, line = given(message);
+  handler_world_string_set(&name, level);
+  flowkit_worker_host_log(&name, &line);
+  free(message.text);
 }
 
 bool exports_flowkit_worker_handler_describe(text *ret, error *err) {
@@ -100,18 +135,19 @@ bool exports_flowkit_worker_handler_iter_batches(text *input, text *maybe_checkp
 }
 
 bool exports_flowkit_worker_handler_next_batch(exports_flowkit_worker_handler_option_batch_t *ret, error *err) {
-  fk_batch batch = {0};
-  bool found = fk_next_batch(&batch);
-  ret->is_some = batch.payload.text != NULL;
-  ret->val.uid.is_some = batch.uid[0] != 0;
-  handler_world_string_dup(&ret->val.uid.val, batch.uid);
-  ret->val.payload = given(batch.payload);
+  out uid = {0}, payload = {0};
+  bool found = fk_next_batch(&uid, &payload);
+  ret->is_some = uid.text != NULL;
+  ret->val.uid.is_some = true;
+  ret->val.uid.val = given(uid);
+  ret->val.payload = given(payload);
   return ended(found, err);
 }
 
 bool exports_flowkit_worker_handler_process_batch(exports_flowkit_worker_handler_batch_t *batch, text *ret, error *err) {
   out uid = {0}, metrics = {0}, result = {0};
   out_add(&uid, "%.*s", (int)batch->uid.val.len, (char *)batch->uid.val.ptr);
+  processed = uid.text;
   bool done = fk_process_batch(uid.text, parse(batch->payload), &metrics);
   if (done) out_add(&result, "{\"metrics\":%s}", metrics.text ? metrics.text : "{}");
   free(uid.text);
@@ -130,8 +166,10 @@ bool exports_flowkit_worker_handler_classify_error(error *failed, exports_flowki
   json detail = failed->detail.is_some ? parse(failed->detail.val) : (json){0};
   size_t length;
   char *code = json_string(json_get(detail, "reason_code"), &length);
-  handler_world_string_dup(&ret->reason_code, code ? code : "unknown_error");
-  ret->permanent = json_bool(json_get(detail, "permanent"), false);
+  // Anything else is not a detail of this file's or of the worker's.
+  bool known = code && length > 0 && length <= 64 && strspn(code, "abcdefghijklmnopqrstuvwxyz0123456789_") == length;
+  handler_world_string_dup(&ret->reason_code, known ? code : "unknown_error");
+  ret->permanent = known && json_bool(json_get(detail, "permanent"), false);
   free(code);
   exports_flowkit_worker_handler_handler_error_free(failed);
   return true;

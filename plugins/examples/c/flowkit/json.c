@@ -6,6 +6,8 @@
 
 #include "flowkit.h"
 
+bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r' && c != '\v'); }
+
 static const char *skip_space(const char *at, const char *end) {
   while (at < end && strchr(" \t\n\r", *at) && *at) at++;
   return at;

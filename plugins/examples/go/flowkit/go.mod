@@ -1,0 +1,3 @@
+module flowkit
+
+go 1.25
