@@ -116,6 +116,32 @@ fn c() {
 }
 
 #[test]
+fn packages_of_a_javascript_handler_are_part_of_its_component() {
+    let place = Place::new();
+    place.run(&["plugin", "new", "fruit", "--lang", "js"]).ok();
+    let files = [
+        ("shout/package.json", r#"{"name": "shout", "version": "1.0.0", "main": "shout.js"}"#),
+        ("shout/shout.js", "exports.shout = (text) => `${text}!`;"),
+        ("package.json", r#"{"type": "module", "dependencies": {"shout": "file:./shout"}}"#),
+    ];
+    fs::create_dir(place.file("fruit/shout")).expect("created");
+    for (name, text) in files {
+        fs::write(place.file("fruit").join(name), text).expect("written");
+    }
+    let source = place.file("fruit/handler.js");
+    let text = fs::read_to_string(&source).expect("readable");
+    let text = text.replace("{ longest }", "{ longest, said: shout('ripe') }");
+    fs::write(source, format!("import {{ shout }} from 'shout';\n{text}")).expect("written");
+    let built = build(&place, &["fruit", "--out", "fruit.wasm"]);
+    if built.code == Some(2) && built.stderr.contains(" is missing; ") {
+        return flowkit_servers::skip("projects::packages", built.stderr.trim());
+    }
+    built.ok();
+    let ran = place.run(&["plugin", "run", "fruit.wasm", "--input", r#"{"text": "plum"}"#]).ok();
+    assert!(ran.contains(r#"artifact {"longest":4,"said":"ripe!"}"#), "{ran}");
+}
+
+#[test]
 fn sources_that_do_not_compile_leave_the_component_as_it_was() {
     let place = Place::new();
     place.run(&["plugin", "new", "fruit", "--lang", "c"]).ok();

@@ -4,6 +4,7 @@ package export_flowkit_worker_handler
 import (
 	"encoding/json"
 	"errors"
+	"regexp"
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
@@ -20,6 +21,8 @@ var (
 	heap    = []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
 	enough  = uint64(4 << 20)
 	nothing = types.Unit{}
+
+	reasonCode = regexp.MustCompile("^[a-z0-9_]{1,64}$")
 )
 
 // A collection reads the clock, which a component must not while it is handed its
@@ -111,9 +114,9 @@ func ProcessBatch(batch wit.Batch) result[string] {
 func Finalize() result[string] { return ended("{}", nil) }
 
 func ClassifyError(failed wit.HandlerError) result[wit.Classification] {
-	class := flowkit.Error{ReasonCode: "unknown_error"}
-	if err := json.Unmarshal([]byte(failed.Detail.SomeOr("{}")), &class); err != nil {
-		class = flowkit.Error{ReasonCode: "unknown_error"} // not a detail of this package's
+	var class flowkit.Error
+	if json.Unmarshal([]byte(failed.Detail.SomeOr("{}")), &class) != nil || !reasonCode.MatchString(class.ReasonCode) {
+		class = flowkit.Error{ReasonCode: "unknown_error"} // not a detail of the SDK's or the worker's
 	}
 	return ended(wit.Classification{ReasonCode: class.ReasonCode, Permanent: class.Permanent}, nil)
 }

@@ -22,8 +22,8 @@ const PYTHON: Tool = Tool {
     install: "`apt-get install python3 python3-venv` installs it on Debian",
 };
 
-/// Where npm puts it.
-const JCO: &str = "node_modules/.bin/jco";
+/// Where npm puts programs.
+const NPM_PROGRAMS: &str = "node_modules/.bin";
 
 const VENV: Tool = Tool {
     name: "Python's module venv",
@@ -77,14 +77,15 @@ impl Toolbox {
         TempDir::new_in(&dir).map_err(|error| io("creating a folder in", &dir, error))
     }
 
-    /// jco, which makes components of JavaScript.
-    pub(crate) fn jco(&self) -> Result<PathBuf, BuildError> {
+    /// The folder with the programs jco, which makes components of JavaScript, and
+    /// rolldown, which makes one file of many.
+    pub(crate) fn npm(&self) -> Result<PathBuf, BuildError> {
         let pins = embedded::NPM.map(|(_, text)| text).concat();
-        let tools = self.once("npm", JCO, &pins, |dir| {
+        let tools = self.once("npm", "node_modules/.bin/jco", &pins, |dir| {
             write_all(&embedded::NPM, dir)?;
             npm_ci(dir)
         })?;
-        Ok(tools.join(JCO))
+        Ok(tools.join(NPM_PROGRAMS))
     }
 
     /// The `bin` folder with componentize-py, which makes components of Python.

@@ -7,7 +7,7 @@ let batchUid; // the batch that is being processed
 export class Failure extends Error {
   constructor(reasonCode, permanent, message) {
     super(message);
-    this.class = { reasonCode, permanent };
+    this.class = { reason_code: reasonCode, permanent };
   }
 }
 
@@ -67,9 +67,10 @@ export function defineHandler({ name, version, batches, process, finalize = () =
       return JSON.stringify({ metrics: process(JSON.parse(payload), uid, input) });
     },
     finalize: () => JSON.stringify({ metrics: finalize() }),
-    classifyError: ({ detail }) => {
-      const { reasonCode = 'unknown_error', permanent = false } = JSON.parse(detail ?? '{}');
-      return { reasonCode, permanent };
+    classifyError({ detail }) {
+      const { reason_code, permanent } = object(detail);
+      const known = typeof reason_code === 'string' && /^[a-z0-9_]{1,64}$/.test(reason_code);
+      return { reasonCode: known ? reason_code : 'unknown_error', permanent: known && permanent === true };
     },
     cleanup() {},
   };
@@ -85,6 +86,15 @@ function answer(call, given) {
     const known = error instanceof Failure;
     const message = known ? error.message : `${error}\n${error?.stack ?? ''}`.trim();
     throw { message, detail: known ? JSON.stringify(error.class) : undefined };
+  }
+}
+
+// What a detail says, where it is a JSON object: the worker's own errors have such, too.
+function object(detail) {
+  try {
+    return JSON.parse(detail) ?? {};
+  } catch {
+    return {};
   }
 }
 

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 from types import SimpleNamespace
 
 from componentize_py_types import Err
@@ -17,7 +18,7 @@ class Failure(Exception):
 
     def __init__(self, reason_code, permanent, message):
         super().__init__(message)
-        self.detail = json.dumps([reason_code, permanent])
+        self.detail = json.dumps({"reason_code": reason_code, "permanent": permanent})
 
 
 def invalid(message):
@@ -104,7 +105,7 @@ def export(handler):
             return json.dumps({"metrics": run.handler.finalize()})
 
         def classify_error(self, error):
-            return Classification(*json.loads(error.detail or '["unknown_error", false]'))
+            return _class(error.detail)
 
         def cleanup(self): ...
 
@@ -131,6 +132,18 @@ def _answering(world):
         if not name.startswith("_"):
             setattr(world, name, wrap(call))
     return world
+
+
+def _class(detail):
+    """What a detail says, where it is one of the SDK's or of the worker's own errors."""
+    try:
+        said = json.loads(detail or "{}")
+    except ValueError:
+        said = {}
+    code = said.get("reason_code") if isinstance(said, dict) else None
+    if not isinstance(code, str) or not re.fullmatch("[a-z0-9_]{1,64}", code):
+        return Classification("unknown_error", False)
+    return Classification(code, said.get("permanent") is True)
 
 
 def _told(error):

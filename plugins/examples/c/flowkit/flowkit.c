@@ -3,6 +3,7 @@
 
 #include <stdarg.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "handler_world.h"
 
@@ -165,8 +166,10 @@ bool exports_flowkit_worker_handler_classify_error(error *failed, exports_flowki
   json detail = failed->detail.is_some ? parse(failed->detail.val) : (json){0};
   size_t length;
   char *code = json_string(json_get(detail, "reason_code"), &length);
-  handler_world_string_dup(&ret->reason_code, code ? code : "unknown_error");
-  ret->permanent = json_bool(json_get(detail, "permanent"), false);
+  // Anything else is not a detail of this file's or of the worker's.
+  bool known = code && length > 0 && length <= 64 && strspn(code, "abcdefghijklmnopqrstuvwxyz0123456789_") == length;
+  handler_world_string_dup(&ret->reason_code, known ? code : "unknown_error");
+  ret->permanent = known && json_bool(json_get(detail, "permanent"), false);
   free(code);
   exports_flowkit_worker_handler_handler_error_free(failed);
   return true;
