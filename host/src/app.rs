@@ -10,12 +10,13 @@ use crate::bus::kafka::{KafkaBus, KafkaOptions};
 use crate::bus::{Bus, embedded::EmbeddedBus, memory::MemoryBus};
 use crate::clock::Clock;
 use crate::config::{Config, Sources};
+use crate::documents::Documents;
 use crate::handler::Handlers;
 use crate::plugin::{CodeCache, Engine, HandlerConfig, LoadError, PluginConfig, Plugins, Reloader};
 use crate::settings::Settings;
 use crate::sqlite::Database;
 use crate::store::mongo::{MongoOptions, MongoStore};
-use crate::store::{Store, embedded::EmbeddedStore, memory::MemoryStore};
+use crate::store::{Collections, Store, embedded::EmbeddedStore, memory::MemoryStore};
 use crate::tasks;
 use crate::types::{Role, WorkerId};
 
@@ -39,6 +40,8 @@ pub struct Backend {
     pub bus: Arc<dyn Bus>,
     /// State.
     pub store: Arc<dyn Store>,
+    /// What handlers may read, as far as they are granted it.
+    pub documents: Arc<dyn Documents>,
 }
 
 /// Handlers that cannot be loaded; one line each, with what to do.
@@ -61,7 +64,8 @@ impl App {
     /// the embedded one refuses while another process is.
     pub async fn backend(&self, worker: Option<&WorkerId>) -> anyhow::Result<Backend> {
         if self.config.is_on_kafka() {
-            return Ok(Backend { bus: self.kafka_bus(worker)?, store: self.mongo_store().await? });
+            let (bus, store) = (self.kafka_bus(worker)?, self.mongo_store().await?);
+            return Ok(Backend { bus, store: store.clone(), documents: store });
         }
         self.backend_at(self.config.db(), worker).await
     }
@@ -69,7 +73,7 @@ impl App {
     /// Opens the configured backend's state alone: the broker may be away.
     pub async fn store(&self) -> anyhow::Result<Arc<dyn Store>> {
         if self.config.is_on_kafka() {
-            return self.mongo_store().await;
+            return Ok(self.mongo_store().await?);
         }
         Ok(self.backend_at(self.config.db(), None).await?.store)
     }
@@ -93,7 +97,7 @@ impl App {
         Ok(Arc::new(KafkaBus::connect(options)?))
     }
 
-    async fn mongo_store(&self) -> anyhow::Result<Arc<dyn Store>> {
+    async fn mongo_store(&self) -> anyhow::Result<Arc<MongoStore>> {
         let servers = self.config.servers()?;
         // A call that hangs must leave time for another one before a lease ends.
         let within = (self.settings().lease_ttl / 4).clamp(STORE_WITHIN.0, STORE_WITHIN.1);
@@ -114,18 +118,25 @@ impl App {
         if let Some(worker) = worker {
             database.register_worker(worker).await?;
         }
+        let store = Arc::new(EmbeddedStore::new(database.clone(), self.clock.clone()));
         Ok(Backend {
-            bus: Arc::new(EmbeddedBus::new(database.clone())),
-            store: Arc::new(EmbeddedStore::new(database, self.clock.clone())),
+            bus: Arc::new(EmbeddedBus::new(database)),
+            store: store.clone(),
+            documents: store,
         })
     }
 
     /// Loads the handlers of the roles to serve, with the cache and the trust of the
-    /// configuration; the second keeps them as their files are.
-    pub async fn plugins(&self) -> anyhow::Result<(Arc<dyn Handlers>, Reloader)> {
+    /// configuration; they read documents of `backend`. The second keeps them as their
+    /// files are.
+    pub async fn plugins(
+        &self,
+        backend: &Backend,
+    ) -> anyhow::Result<(Arc<dyn Handlers>, Reloader)> {
         self.config.check_files()?;
         let policy = self.config.plugins();
-        let mut engine = Engine::new()?.with_trust(policy.trust()?);
+        let engine = Engine::new()?.with_trust(policy.trust());
+        let mut engine = engine.with_documents(backend.documents.clone());
         if let Some(dir) = policy.cache_dir.clone() {
             let opened = tasks::spawn_blocking("open-cache", move || CodeCache::open(dir));
             engine = engine.with_cache(opened.await.context("opening the cache was stopped")??);
@@ -146,19 +157,21 @@ pub fn served(config: &Config) -> Vec<PluginConfig> {
     config.roles().iter().filter_map(entry).collect()
 }
 
-/// A backend in this process alone, gone with it.
-pub fn memory(clock: &Clock) -> Backend {
+/// A backend in this process alone, gone with it; handlers may read these collections.
+pub fn memory(clock: &Clock, collections: Collections) -> Backend {
     Backend {
         bus: Arc::new(MemoryBus::new(clock.clone())),
         store: Arc::new(MemoryStore::new(clock.clone())),
+        documents: Arc::new(collections),
     }
 }
 
-/// Loads handlers; fails with [`BadPlugins`].
+/// Loads handlers that read documents of `backend`; fails with [`BadPlugins`].
 pub async fn load(
     handlers: impl IntoIterator<Item = (Role, HandlerConfig)>,
+    backend: &Backend,
 ) -> anyhow::Result<Arc<dyn Handlers>> {
-    let engine = Engine::new()?;
+    let engine = Engine::new()?.with_documents(backend.documents.clone());
     let configs = handlers.into_iter().map(|(role, handler)| PluginConfig { role, handler });
     let plugins = Plugins::load(&engine, configs.collect()).await.map_err(BadPlugins)?;
     Ok(Arc::new(plugins))

@@ -175,7 +175,7 @@ fn a_file_that_is_no_handler_is_refused() {
         place.run(&["plugin", "check", "none.wasm"]),
         @r"
         exit 2
-        error: cannot read none.wasm: No such file or directory (os error 2)
+        error: cannot read none.wasm: No such file or directory (os error 2); build the handler first, or correct the path
         "
     );
     insta::assert_snapshot!(

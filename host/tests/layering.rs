@@ -79,7 +79,8 @@ const RULES: &[Rule] = &[
             ["bus/", "store/", "sqlite/", "plugin/", "protocol/", "input/"]
                 .iter()
                 .any(|low| file.starts_with(low))
-                || ["types.rs", "clock.rs", "metrics.rs", "handler.rs", "tasks.rs"].contains(&file)
+                || ["types.rs", "clock.rs", "metrics.rs", "handler.rs", "tasks.rs", "documents.rs"]
+                    .contains(&file)
         },
         forbids: |source| {
             source.named(&[

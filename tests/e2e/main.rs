@@ -6,6 +6,7 @@ mod cancelling;
 mod commands;
 mod crashes;
 mod demo;
+mod documents;
 mod field;
 mod fleet;
 mod malformed;

@@ -6,9 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use flowkit::plugin::{
-    DocumentCursor, DocumentQuery, Documents, DocumentsError, HandlerConfig, Plugin,
-};
+use flowkit::documents::{DocumentCursor, DocumentQuery, Documents, DocumentsError};
+use flowkit::plugin::{HandlerConfig, Plugin};
 use insta::assert_snapshot;
 use serde_json::json;
 

@@ -2,6 +2,7 @@
 
 mod bodies;
 mod boundary;
+mod conformance;
 mod contained;
 mod documents;
 mod environment;
@@ -9,8 +10,11 @@ mod examples;
 mod exceptions;
 mod hostile;
 mod http;
+mod inspect;
+mod keys;
 mod languages;
 mod memory;
+mod refusals;
 mod reload;
 mod sandbox;
 mod server;

@@ -113,7 +113,7 @@ async fn a_missing_directory_is_an_error_at_load() {
     let told: Vec<String> = errors.iter().map(ToString::to_string).collect();
     assert_snapshot!(told.join("\n"), @r"
     handlers.rogue: the granted directory /nowhere/at/all (`/data` for the handler): No such file or directory (os error 2)
-    handlers.lost: cannot read /nowhere/handler.wasm: No such file or directory (os error 2)
+    handlers.lost: cannot read /nowhere/handler.wasm: No such file or directory (os error 2); build the handler first, or correct the path
     ");
 }
 

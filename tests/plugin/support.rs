@@ -27,6 +27,30 @@ pub fn guest_file(name: &str) -> PathBuf {
     file
 }
 
+/// An example plugin's file.
+pub fn example_file(name: &str) -> PathBuf {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../plugins/{name}.wasm"));
+    assert!(file.exists(), "{} is missing: run `cargo xtask plugins` first", file.display());
+    file
+}
+
+/// The rogue's bytes with names replaced, everywhere and by names of the same length: it
+/// stays a valid component, of another world.
+pub fn rogue_renamed(replacements: &[(&str, &str)]) -> Vec<u8> {
+    let mut bytes = std::fs::read(guest_file("rogue")).expect("read");
+    for (old, new) in replacements {
+        assert_eq!(old.len(), new.len());
+        let places: Vec<usize> = (0..bytes.len() - old.len())
+            .filter(|at| bytes[*at..].starts_with(old.as_bytes()))
+            .collect();
+        assert!(!places.is_empty(), "{old} is not in the component");
+        for at in places {
+            bytes[at..at + new.len()].copy_from_slice(new.as_bytes());
+        }
+    }
+    bytes
+}
+
 /// The rogue with default limits and no grants.
 pub async fn rogue() -> Plugin {
     static ROGUE: tokio::sync::OnceCell<Plugin> = tokio::sync::OnceCell::const_new();

@@ -5,7 +5,7 @@ use std::path::Path;
 use flowkit::plugin::check;
 use insta::assert_snapshot;
 
-use super::support::guest_file;
+use super::support::{guest_file, rogue_renamed};
 
 /// What `check` says about a file with this content, without the file's directory.
 async fn checked(content: &[u8]) -> String {
@@ -23,21 +23,9 @@ async fn told(file: &Path) -> String {
     }
 }
 
-/// The rogue with names replaced, everywhere and by names of the same length: it stays a
-/// valid component, of another world.
+/// What is said of the rogue with names replaced.
 async fn checked_with(replacements: &[(&str, &str)]) -> String {
-    let mut bytes = std::fs::read(guest_file("rogue")).expect("read");
-    for (old, new) in replacements {
-        assert_eq!(old.len(), new.len());
-        let places: Vec<usize> = (0..bytes.len() - old.len())
-            .filter(|at| bytes[*at..].starts_with(old.as_bytes()))
-            .collect();
-        assert!(!places.is_empty(), "{old} is not in the component");
-        for at in places {
-            bytes[at..at + new.len()].copy_from_slice(new.as_bytes());
-        }
-    }
-    checked(&bytes).await
+    checked(&rogue_renamed(replacements)).await
 }
 
 #[tokio::test]
@@ -54,13 +42,13 @@ async fn files_that_are_no_components() {
     assert_snapshot!(checked(b"def process(batch):\n    pass\n").await, @"handler.wasm is not a handler: the file is text; give the compiled .wasm, not its source");
     assert_snapshot!(checked(b"(module)").await, @"handler.wasm is not a handler: the file is WebAssembly text; turn it into a binary with `wasm-tools parse FILE -o handler.wasm`");
     assert_snapshot!(checked(b"\x7fELF\x02\x01\x01").await, @"handler.wasm is not a handler: the file is a native program or library (ELF), or precompiled for one machine (.cwasm); build the handler with `--target wasm32-wasip2` and give the .wasm");
-    assert_snapshot!(checked(b"PK\x03\x04").await, @r#"handler.wasm is not a handler: the file is not WebAssembly: it does not begin with `\0asm`"#);
+    assert_snapshot!(checked(b"PK\x03\x04").await, @"handler.wasm is not a handler: the file is compressed (zip); unpack it and give the .wasm that is in it");
     assert_snapshot!(checked(b"\0asm\x01\0\0\0").await, @"handler.wasm is not a handler: the file is a core WebAssembly module, not a component; build with `--target wasm32-wasip2`, or wrap it with `wasm-tools component new`");
-    assert_snapshot!(told(Path::new("/nowhere/x.wasm")).await, @"cannot read x.wasm: No such file or directory (os error 2)");
+    assert_snapshot!(told(Path::new("/nowhere/x.wasm")).await, @"cannot read x.wasm: No such file or directory (os error 2); build the handler first, or correct the path");
     let dir = tempfile::tempdir().expect("a directory");
     let nested = dir.path().join("handler.wasm");
     std::fs::create_dir(&nested).expect("created");
-    assert_snapshot!(told(&nested).await, @"cannot read handler.wasm: is a directory");
+    assert_snapshot!(told(&nested).await, @"cannot read handler.wasm: is a directory; name the .wasm file in it");
 }
 
 #[tokio::test]
@@ -110,7 +98,7 @@ async fn every_difference_is_named() {
     assert_snapshot!(checked_with(&unknown).await, @r"
     handler.wasm is a component, but not a handler:
       - it calls `run-trends` of flowkit:worker/host@1.1.0, which this worker (flowkit:worker@1.1.0) does not have; use a newer worker, or build with an older SDK
-      - it imports wasi:cli/quit@0.2.6, which this worker does not offer
+      - it imports wasi:cli/quit@0.2.6, which this worker does not offer: a handler is given flowkit:worker and WASI 0.2 alone
     ");
     assert_snapshot!(checked_with(&[("wasi:io/poll@0.2", "wasi:io/poll@0.3")]).await, @r"
     handler.wasm is a component, but not a handler:
@@ -128,14 +116,32 @@ async fn a_newer_minor_version_of_the_handler_interface_fits() {
 async fn a_describe_that_fails() {
     let describe =
         |deed: &'static str| async move { checked_with(&[("describe:none____", deed)]).await };
-    assert_snapshot!(describe("describe:info____").await, @"handler.wasm was tried and failed: handler_trap: describe: the handler trapped: `host.run-info` was called without a run: only `host.log` may be used in `describe`");
-    assert_snapshot!(describe("describe:panic___").await, @"handler.wasm was tried and failed: handler_panic: describe: panicked at tests/guests/rogue/src/deeds.rs:16:20: rogue was told to panic");
-    assert_snapshot!(describe("describe:error___").await, @"handler.wasm was tried and failed: bad_output: describe returned an error: rogue failed");
-    assert_snapshot!(describe("describe:not-json").await, @"handler.wasm was tried and failed: bad_output: describe returned text that is not JSON: expected value at line 1 column 1");
+    assert_snapshot!(describe("describe:info____").await, @r"
+    handler.wasm was tried and failed: handler_trap: describe: the handler trapped: `host.run-info` was called without a run: only `host.log` may be used in `describe`
+      mend it, and try it with `flowkit plugin test`
+    ");
+    assert_snapshot!(describe("describe:panic___").await, @r"
+    handler.wasm was tried and failed: handler_panic: describe: panicked at tests/guests/rogue/src/deeds.rs:16:20: rogue was told to panic
+      mend it, and try it with `flowkit plugin test`
+    ");
+    assert_snapshot!(describe("describe:error___").await, @r"
+    handler.wasm was tried and failed: bad_output: describe returned an error: rogue failed
+      mend it, and try it with `flowkit plugin test`
+    ");
+    assert_snapshot!(describe("describe:not-json").await, @r"
+    handler.wasm was tried and failed: bad_output: describe returned text that is not JSON: expected value at line 1 column 1
+      mend it, and try it with `flowkit plugin test`
+    ");
 }
 
 #[tokio::test]
 async fn a_description_that_cannot_be_used() {
-    assert_snapshot!(checked_with(&[("{\"name\": \"rogue\"", "[\"name\": \"rogue\"")]).await, @"handler.wasm was tried and failed: bad_output: describe returned text that is not JSON: expected `,` or `]` at line 1 column 8");
-    assert_snapshot!(checked_with(&[("{\"name\": \"rogue\"", "{\"name\":       7")]).await, @"handler.wasm was tried and failed: bad_output: describe returned a `name` that is not a string");
+    assert_snapshot!(checked_with(&[("{\"name\": \"rogue\"", "[\"name\": \"rogue\"")]).await, @r"
+    handler.wasm was tried and failed: bad_output: describe returned text that is not JSON: expected `,` or `]` at line 1 column 8
+      mend it, and try it with `flowkit plugin test`
+    ");
+    assert_snapshot!(checked_with(&[("{\"name\": \"rogue\"", "{\"name\":       7")]).await, @r"
+    handler.wasm was tried and failed: bad_output: describe returned a `name` that is not a string
+      mend it, and try it with `flowkit plugin test`
+    ");
 }

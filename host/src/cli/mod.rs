@@ -3,6 +3,7 @@
 mod cancel;
 mod config;
 mod dlq;
+mod grants;
 mod graph_file;
 mod input;
 mod interrupt;
@@ -11,8 +12,11 @@ mod outcome;
 mod output;
 mod plugin;
 mod plugin_build;
+mod plugin_inspect;
+mod plugin_keys;
 mod plugin_new;
 mod plugin_run;
+mod plugin_test;
 mod printable;
 mod progress;
 mod run;
@@ -145,7 +149,10 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
 
 fn filter_of(cli: &Cli) -> &'static str {
     let quiet = !matches!(cli.command, Command::Worker(_));
+    // Its report has what a handler's misbehaviour would log.
+    let silent = matches!(cli.command, Command::Plugin(plugin::PluginCommand::Test(_)));
     match cli.shared.verbose {
+        0 if silent => "error",
         0 if quiet => "warn",
         0 | 1 => "info",
         2 => "info,flowkit=debug",
@@ -162,7 +169,7 @@ impl Command {
             Self::Status(args) => status::execute(args, &shared.app(Need::Database)?).await,
             Self::Worker(args) => worker::execute(args, &shared.app(Need::Handlers)?).await,
             Self::Dlq(command) => dlq::execute(command, &shared.app(Need::Database)?).await,
-            Self::Plugin(command) => plugin::execute(command).await,
+            Self::Plugin(command) => plugin::execute(command, shared).await,
             Self::Config(command) => config::execute(&command, &shared.app(Need::Handlers)?.config),
         }
     }

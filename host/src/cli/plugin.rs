@@ -6,7 +6,11 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::{EXIT_USAGE, plugin_build, plugin_new, plugin_run, print};
+use super::printable::printable;
+use super::{
+    EXIT_USAGE, Shared, plugin_build, plugin_inspect, plugin_keys, plugin_new, plugin_run,
+    plugin_test, print,
+};
 use crate::plugin::{Inspection, WORLD_VERSION, check};
 
 /// Tries and checks handlers, without any backend.
@@ -18,8 +22,18 @@ pub enum PluginCommand {
     Build(plugin_build::BuildArgs),
     /// Runs one handler on one input and prints what each batch gives
     Run(plugin_run::RunArgs),
-    /// Says what a file is, or every reason why it is not a handler
+    /// Tries whether a handler does all that a worker relies on
+    Test(plugin_test::TestArgs),
+    /// Says whether a file is a handler, or every reason why it is not
     Check(CheckArgs),
+    /// Shows what a file is made of, whether it is a handler or not
+    Inspect(plugin_inspect::InspectArgs),
+    /// Makes a key to sign handlers with
+    Keygen(plugin_keys::KeygenArgs),
+    /// Signs a handler
+    Sign(plugin_keys::SignArgs),
+    /// Says whether a handler is signed by a trusted key
+    Verify(plugin_keys::VerifyArgs),
 }
 
 /// `flowkit plugin check`.
@@ -40,20 +54,29 @@ pub struct CheckArgs {
 }
 
 /// Runs it.
-pub async fn execute(command: PluginCommand) -> anyhow::Result<ExitCode> {
+pub async fn execute(command: PluginCommand, shared: &Shared) -> anyhow::Result<ExitCode> {
     match command {
         PluginCommand::New(args) => plugin_new::execute(&args),
         PluginCommand::Build(args) => plugin_build::execute(&args),
         PluginCommand::Run(args) => plugin_run::execute(args).await,
+        PluginCommand::Test(args) => plugin_test::execute(args).await,
         PluginCommand::Check(args) => execute_check(&args).await,
+        PluginCommand::Inspect(args) => plugin_inspect::execute(&args).await,
+        PluginCommand::Keygen(args) => plugin_keys::keygen(&args),
+        PluginCommand::Sign(args) => plugin_keys::sign(&args).await,
+        PluginCommand::Verify(args) => plugin_keys::verify_file(args, shared).await,
     }
 }
 
 async fn execute_check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
-    let checked = check(&args.file).await;
-    match (checked, args.json) {
-        (Ok(found), false) => print(described(&args.file.display().to_string(), &found))?,
-        (Ok(found), true) => print(json!({"handler": true, "world": world(), "found": found}))?,
+    let file = args.file.display();
+    match (check(&args.file).await, args.json) {
+        (Ok(found), false) => {
+            print(format_args!("{file} is a handler of {}: {}", world(), named(&found)))?;
+        }
+        (Ok(found), true) => {
+            print(json!({"handler": true, "world": world(), "describe": found.describe}))?;
+        }
         (Err(error), true) => {
             print(json!({"handler": false, "error": error.to_string()}))?;
             return Ok(ExitCode::from(EXIT_USAGE));
@@ -64,28 +87,13 @@ async fn execute_check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn world() -> String {
-    format!("flowkit:worker/handler-world@{WORLD_VERSION}")
+    format!("flowkit:worker@{WORLD_VERSION}")
 }
 
-fn described(file: &str, found: &Inspection) -> String {
-    let mut text = format!("{file} is a handler\n");
-    text.push_str(&format!("  world     {}\n", world()));
-    text.push_str(&format!("  digest    {}\n", found.digest));
-    text.push_str(&format!("  size      {} bytes\n", found.bytes));
-    let describe = serde_json::Value::Object(found.describe.clone());
-    text.push_str(&format!("  describe  {describe}\n"));
-    let wants = if found.imports.is_empty() {
-        "nothing".into()
-    } else {
-        found.imports.join("\n            ")
-    };
-    text.push_str(&format!("  wants     {wants}\n"));
-    if !found.needs.is_empty() {
-        let needs = found.needs.join("`, `");
-        text.push_str(&format!("  needs     the grant `{needs}` in the configuration\n"));
-    }
-    text.push_str(
-        "  An import grants nothing by itself: what a handler may use is in the configuration.",
-    );
-    text
+/// What it says it is.
+fn named(found: &Inspection) -> String {
+    let of = |key: &str| found.describe.get(key).and_then(serde_json::Value::as_str);
+    let known = [of("name"), of("version")].into_iter().flatten();
+    let text = known.map(printable).collect::<Vec<_>>().join(" ");
+    if text.is_empty() { "it gives no name".to_owned() } else { text }
 }

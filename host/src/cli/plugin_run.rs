@@ -3,20 +3,20 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
 use serde_json::{Map, Value, json};
 
+use super::grants::GrantArgs;
 use super::observed::{Observed, Seen};
 use super::{Interrupts, Usage, input, note, print};
 use crate::app::{self, Backend, BadPlugins};
 use crate::bus::{OutMessage, Tail};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
-use crate::plugin::{DirGrant, HandlerConfig};
+use crate::plugin::CheckError;
 use crate::protocol::{RunAddress, RunEvent, Status, cancel_signal, start_command};
 use crate::settings::Settings;
 use crate::store::{NewComplete, NewPartial, RunInput};
@@ -25,18 +25,21 @@ use crate::types::{BatchUid, Epoch, Fence, LeaseNo, NodeId, Role, RunKey, TaskId
 use crate::worker::{Shutdown, Worker};
 
 /// The node whose batches `--upstream` gives.
-const UPSTREAM: &str = "upstream";
+pub(super) const UPSTREAM: &str = "upstream";
 
 /// `flowkit plugin run`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Prints a line for each batch with its name, its metrics and what it leaves for downstream\n\
-nodes, then the end. The handler is granted nothing but what --dir says. Exits with 0 when it\n\
-finished, 1 when it failed, 130 after Ctrl-C, which cancels it.\n\
+nodes, then the end. The handler is granted nothing but what is said here, by --dir, --env,\n\
+--http and --documents. Exits with 0 when it finished, 1 when it failed, 130 after Ctrl-C,\n\
+which cancels it.\n\
 \n\
 Examples:\n  \
   flowkit plugin run plugins/echo.wasm --input '{\"hello\": \"world\"}'\n  \
   flowkit plugin run plugins/textstats.wasm --dir .::/data --input @input.json\n  \
+  flowkit plugin run fetch.wasm --http api.example.com --env API_TOKEN --env LANG=en\n  \
+  flowkit plugin run orders.wasm --documents orders=orders.jsonl\n  \
   flowkit plugin run plugins/report.wasm --upstream batches.jsonl --input '{\n    \
     \"input_adapter\": \"pull.from_artifacts\", \"input_args\": {\"from_nodes\": [\"upstream\"]}}'")]
 pub struct RunArgs {
@@ -46,36 +49,14 @@ pub struct RunArgs {
     /// The input, as a command's `input_inline`: a JSON object, or @FILE (@- for stdin)
     #[arg(long, value_name = "JSON|@FILE", default_value = "{}")]
     input: String,
-    /// Grants a directory, read-only unless :rw follows; may be given several times
-    #[arg(long, value_name = "HOST::GUEST[:rw]")]
-    dir: Vec<Dir>,
     /// What a node `upstream` left: a line for each of its batches, a JSON object
     #[arg(long, value_name = "FILE")]
     upstream: Option<PathBuf>,
     /// Prints one JSON object at the end and nothing else
     #[arg(long)]
     json: bool,
-}
-
-/// `--dir`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Dir(DirGrant);
-
-impl FromStr for Dir {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (host, guest) =
-            text.split_once("::").ok_or("write it as HOST::GUEST or HOST::GUEST:rw")?;
-        let (guest, write) =
-            guest.strip_suffix(":rw").map_or((guest, false), |guest| (guest, true));
-        if host.is_empty() || !guest.starts_with('/') {
-            return Err(
-                "HOST is a directory here and GUEST its name for the handler, such as /data",
-            );
-        }
-        Ok(Self(DirGrant { host: host.into(), guest: guest.into(), write }))
-    }
+    #[command(flatten)]
+    grants: GrantArgs,
 }
 
 /// How the run ended.
@@ -96,14 +77,11 @@ pub async fn execute(args: RunArgs) -> anyhow::Result<ExitCode> {
     }
     let mut interrupts = Interrupts::new()?;
     let clock = Clock::system();
-    let address = address_of(&args)?;
-    let handler = HandlerConfig {
-        dirs: args.dir.iter().map(|dir| dir.0.clone()).collect(),
-        ..HandlerConfig::new(&args.file)
-    };
-    let handlers = app::load([(address.role.clone(), handler)]).await.map_err(without_role)?;
-    let (handlers, seen) = Observed::new(handlers, args.upstream.is_some());
-    let backend = app::memory(&clock);
+    let address = address_of(&args.file)?;
+    let handler = args.grants.handler(&args.file);
+    let backend = app::memory(&clock, args.grants.collections()?);
+    let handlers = app::load([(address.role.clone(), handler)], &backend).await;
+    let (handlers, seen) = Observed::new(handlers.map_err(without_role)?, args.upstream.is_some());
     if let Some(file) = &args.upstream {
         leave_upstream(&backend, &address, file, &clock).await?;
     }
@@ -117,22 +95,34 @@ pub async fn execute(args: RunArgs) -> anyhow::Result<ExitCode> {
 fn without_role(error: anyhow::Error) -> anyhow::Error {
     match error.downcast::<BadPlugins>() {
         Ok(BadPlugins(errors)) => {
-            let lines: Vec<String> = errors.iter().map(|bad| bad.error.to_string()).collect();
+            let lines: Vec<String> = errors.iter().map(|bad| told(&bad.error)).collect();
             Usage(lines.join("\n")).into()
         }
         Err(other) => other,
     }
 }
 
-fn address_of(args: &RunArgs) -> anyhow::Result<RunAddress> {
-    let stem = args.file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+/// The error in the words of a command line that grants.
+pub(super) fn told(error: &CheckError) -> String {
+    match error {
+        CheckError::NotGranted { path, import, grant } => format!(
+            "{} imports {import}, which it is not granted; grant it with `--{grant}`",
+            path.display()
+        ),
+        other => other.to_string(),
+    }
+}
+
+/// The run of a handler that is tried.
+pub(super) fn address_of(file: &std::path::Path) -> anyhow::Result<RunAddress> {
+    let stem = file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
     let role = Role::new(stem).or_else(|_| Role::new("handler"))?;
     let key = RunKey { task_id: TaskId::new("plugin-run")?, node_id: NodeId::new(role.as_str())? };
     Ok(RunAddress { key, role, epoch: Epoch(1) })
 }
 
 /// Writes the lines of `file` as the finished batches of the node `upstream`.
-async fn leave_upstream(
+pub(super) async fn leave_upstream(
     backend: &Backend,
     address: &RunAddress,
     file: &std::path::Path,
@@ -344,22 +334,5 @@ impl Report {
             End::Cancelled => note("cancelled"),
         }
         Ok(false)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_directory_is_granted_as_it_is_written() {
-        let dir = |host: &str, guest: &str, write| {
-            Dir(DirGrant { host: host.into(), guest: guest.into(), write })
-        };
-        assert_eq!(".::/data".parse(), Ok(dir(".", "/data", false)));
-        assert_eq!("/a:b::/out:rw".parse(), Ok(dir("/a:b", "/out", true)));
-        for wrong in ["", ".", ".:/data", "::/data", ".::data", ".::"] {
-            assert!(wrong.parse::<Dir>().is_err(), "{wrong}");
-        }
     }
 }

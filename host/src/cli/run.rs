@@ -51,10 +51,11 @@ pub async fn execute(args: RunArgs, app: &App) -> anyhow::Result<ExitCode> {
     let graph = graph_file::read(&args.graph, Some(&configured.keys().cloned().collect()))?;
     let roles = graph.roles();
     let needed = configured.iter().filter(|(role, _)| roles.contains(role));
-    let handlers = app::load(needed.map(|(role, handler)| (role.clone(), handler.clone()))).await?;
+    let needed = needed.map(|(role, handler)| (role.clone(), handler.clone()));
 
     let place = Place::open(app, settings_for(app, &graph)?).await?;
-    let Backend { bus, store } = place.backend.clone();
+    let handlers = app::load(needed, &place.backend).await?;
+    let Backend { bus, store, .. } = place.backend.clone();
     let shutdown = Shutdown::new();
     let worker = Worker::new(place.settings.clone(), bus, store, handlers, app.clock.clone());
     let worker = tasks::spawn("worker", worker.run(shutdown.clone()));
@@ -126,7 +127,7 @@ impl Session {
         interrupts: &mut Interrupts,
         progress: &mut Progress,
     ) -> anyhow::Result<(TaskDoc, Option<Interrupt>)> {
-        let Backend { bus, store } = self.place.backend.clone();
+        let Backend { bus, store, .. } = self.place.backend.clone();
         let topics = self.place.settings.topics.clone();
         let deps = Deps { bus, store, clock: app.clock.clone(), topics };
         let coordinated = driver::run_task(deps, task, progress);

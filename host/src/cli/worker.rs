@@ -45,8 +45,8 @@ pub async fn execute(_: WorkerArgs, app: &App) -> anyhow::Result<ExitCode> {
     }
     let settings = app.settings();
     let grace = settings.shutdown_grace;
-    let (handlers, reloader) = app.plugins().await?;
     let backend = app.backend(Some(&settings.worker_id)).await?;
+    let (handlers, reloader) = app.plugins(&backend).await?;
     let roles: Vec<_> = handlers.roles().iter().map(ToString::to_string).collect();
     tracing::info!(
         worker_id = %settings.worker_id,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::units::Millis;
-use crate::plugin::{PublicKey, Trust, TrustError};
+use crate::plugin::{PublicKey, Trust};
 
 /// `plugins`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -18,7 +18,7 @@ pub struct PluginKeys {
     /// Milliseconds between two looks at the plugins' files and the config file; 1,000.
     poll_ms: Millis<10>,
     /// The public keys whose signatures count, `ed25519:HEX` each.
-    trusted_keys: Vec<String>,
+    trusted_keys: Vec<PublicKey>,
     /// Refuse what none of them has signed.
     require_signed: bool,
 }
@@ -41,8 +41,7 @@ impl PluginKeys {
     }
 
     /// Whose signatures are wanted.
-    pub fn trust(&self) -> Result<Trust, TrustError> {
-        let keys: Result<Vec<PublicKey>, _> = self.trusted_keys.iter().map(|k| k.parse()).collect();
-        Ok(Trust { keys: keys?, require_signed: self.require_signed })
+    pub fn trust(&self) -> Trust {
+        Trust { keys: self.trusted_keys.clone(), require_signed: self.require_signed }
     }
 }

@@ -325,6 +325,14 @@ fn wrong_names_and_shapes_are_refused() {
         @"configs/worker.json:1:2: `handlers`: invalid type: list, expected an object"
     );
     insta::assert_snapshot!(
+        error(r#"{"handlers": {"echo": {"component": "../plugins/echo.wasm", "sha256": "ABC"}}}"#),
+        @"configs/worker.json:1:61: `handlers.echo.sha256`: not a SHA-256: expected 64 lowercase hexadecimal digits, as `flowkit plugin inspect FILE.wasm` shows them"
+    );
+    insta::assert_snapshot!(
+        error(r#"{"plugins": {"trusted_keys": ["ed25519:12"]}}"#),
+        @"configs/worker.json:1:31: `plugins.trusted_keys.0`: not a public key: expected `ed25519:` and 64 hex digits, as `flowkit plugin keygen` prints them"
+    );
+    insta::assert_snapshot!(
         error(r#"{"handlers": {"echo": "echo.wasm"}}"#),
         @r#"configs/worker.json:1:15: `handlers.echo`: invalid type: string "echo.wasm", expected an object"#
     );

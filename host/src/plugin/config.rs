@@ -5,7 +5,8 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::env::EnvValue;
 use super::http_grant::HttpGrant;
@@ -19,7 +20,7 @@ pub struct HandlerConfig {
     pub component: PathBuf,
     /// The only content that may serve the role: lowercase hex SHA-256. Where the file has
     /// another one, a version with this digest is taken from the cache.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "pin")]
     pub sha256: Option<String>,
     /// The file of the component's signature, which must then be a trusted one; by default
     /// the component's name with `.sig` after it, if signatures are required at all.
@@ -60,6 +61,19 @@ impl HandlerConfig {
             documents: Vec::new(),
             limits: Limits::default(),
         }
+    }
+}
+
+/// A digest as the host writes them, so that comparing texts compares digests.
+fn pin<'de, D: Deserializer<'de>>(input: D) -> Result<Option<String>, D::Error> {
+    let given = Option::<String>::deserialize(input)?;
+    let hex = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+    match given {
+        Some(text) if text.len() != 64 || !text.bytes().all(hex) => Err(D::Error::custom(
+            "not a SHA-256: expected 64 lowercase hexadecimal digits, as `flowkit plugin inspect \
+             FILE.wasm` shows them",
+        )),
+        given => Ok(given),
     }
 }
 

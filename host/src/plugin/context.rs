@@ -12,14 +12,16 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 use super::bindings::flowkit::worker::{documents, host, types};
 use super::config::HandlerConfig;
 use super::counts::Tally;
-use super::documents::{Cursors, Documents, Refusal};
+use super::documents::{Cursors, Refusal};
 use super::grants::Grants;
 use super::http::Outbound;
+use super::http_client::Client;
 use super::json::{self, Kind};
 use super::limits::Allocations;
 use super::output::{Level, Output, Stream};
 use super::text;
 use super::timing::{RunTime, Stopped, Timing};
+use crate::documents::Documents;
 use crate::metrics::Totals;
 
 /// Most bytes of a checkpoint.
@@ -75,6 +77,7 @@ pub(super) struct Made<'a> {
     pub(super) config: &'a HandlerConfig,
     pub(super) grants: &'a Grants,
     pub(super) documents: Option<Arc<dyn Documents>>,
+    pub(super) client: Arc<Client>,
     pub(super) tally: Tally,
     pub(super) calls: CallLimits,
 }
@@ -103,19 +106,19 @@ impl Guest {
         timing: Timing,
         run_info: Option<String>,
     ) -> wasmtime::Result<Self> {
-        let Made { config, grants, documents, tally, calls } = made;
+        let Made { config, grants, documents, client, tally, calls } = made;
         let limits = &config.limits;
         let mut wasi = WasiCtx::builder();
         wasi.stdout(output.stream(Stream::Stdout)).stderr(output.stream(Stream::Stderr));
         grants.give(&mut wasi)?;
         let mut resources = ResourceTable::new();
         resources.set_max_capacity(MAX_HANDLES);
-        let hosts = Arc::clone(&grants.http);
+        let way = (client, Arc::clone(&grants.http));
         let cursors = usize::try_from(limits.open_cursors.get()).unwrap_or(1);
         Ok(Self {
             wasi: wasi.build(),
             http: WasiHttpCtx::new(),
-            outbound: Outbound::new(hosts, limits, tally.clone(), output.clone()),
+            outbound: Outbound::new(way, limits, tally.clone(), output.clone()),
             cursors: Cursors::new(
                 documents,
                 Arc::clone(&grants.documents),

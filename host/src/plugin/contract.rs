@@ -285,6 +285,6 @@ fn import_hint(name: &str) -> &'static str {
     } else if interface(name).is_some() {
         ": a newer worker may"
     } else {
-        ""
+        ": a handler is given flowkit:worker and WASI 0.2 alone"
     }
 }

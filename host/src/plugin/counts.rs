@@ -18,6 +18,8 @@ pub(super) enum Count {
     RequestLimit,
     HttpRequests,
     HttpRefused,
+    /// Errors that `classify-error` gave no usable name.
+    Unclassified,
     CpuMs,
 }
 
@@ -34,6 +36,7 @@ impl Count {
             Self::RequestLimit => "request_limit",
             Self::HttpRequests => "http_requests",
             Self::HttpRefused => "http_refused",
+            Self::Unclassified => "unclassified",
             Self::CpuMs => "cpu_ms",
         }
     }

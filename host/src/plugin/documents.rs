@@ -1,11 +1,10 @@
 //! `flowkit:worker/documents`: a handler's cursors on the collections it is granted.
 //!
-//! Where the documents are is somebody else's business: whoever builds the [`Engine`]
-//! hands it something that is [`Documents`].
-//!
-//! [`Engine`]: super::Engine
+//! Where the documents are is somebody else's business: whoever builds the engine hands it
+//! something that is [`Documents`].
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -14,6 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::counts::{Count, Tally};
 use super::text;
+use crate::documents::{DocumentCursor, DocumentQuery, Documents, DocumentsError};
 
 /// Longest query.
 const MAX_QUERY: usize = 256 << 10;
@@ -21,50 +21,6 @@ const MAX_QUERY: usize = 256 << 10;
 const PAGE: usize = 1 << 20;
 /// Operators that run code of the query's author on the database.
 const CODE: [&str; 4] = ["$where", "$function", "$accumulator", "$code"];
-
-/// Reads collections.
-#[async_trait]
-pub trait Documents: Send + Sync + 'static {
-    /// Begins a query. `batch_size` documents at a time are asked of the database, so
-    /// that an implementation need not hold more.
-    async fn open(&self, query: DocumentQuery) -> Result<Box<dyn DocumentCursor>, DocumentsError>;
-}
-
-/// A query's documents, in order. Dropping it ends the query.
-#[async_trait]
-pub trait DocumentCursor: Send {
-    /// The next one as JSON text (relaxed Extended JSON where JSON has no such value), or
-    /// none at the end. Never called again after an error or the end.
-    async fn next(&mut self) -> Result<Option<String>, DocumentsError>;
-}
-
-/// What to read; checked for size and for operators that run code.
-#[derive(Debug, Clone, PartialEq)]
-pub struct DocumentQuery {
-    /// The collection; one that the configuration grants.
-    pub collection: String,
-    /// MongoDB's query language; empty for all documents.
-    pub filter: Map<String, Value>,
-    /// MongoDB's projection; none for whole documents.
-    pub projection: Option<Map<String, Value>>,
-    /// Fields, the first being the most significant; true for descending.
-    pub sort: Vec<(String, bool)>,
-    /// Most documents in all; none for no limit.
-    pub limit: Option<u32>,
-    /// Documents of one page: 1 to 10,000.
-    pub batch_size: u32,
-}
-
-/// Why no document came.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum DocumentsError {
-    /// Another attempt may succeed.
-    #[error("the database does not answer: {0}")]
-    Unavailable(String),
-    /// The database refuses the query; the same one would be refused again.
-    #[error("the database refuses the query: {0}")]
-    Refused(String),
-}
 
 /// A failure as the guest is told it: the SDKs report `code` unless the handler says
 /// otherwise.
@@ -272,7 +228,7 @@ fn parse(collection: &str, text: &str) -> Result<DocumentQuery, Refusal> {
         filter: query.filter,
         projection: query.projection,
         sort: sort.collect::<Result<_, _>>()?,
-        limit: query.limit.filter(|limit| *limit > 0),
+        limit: query.limit.and_then(NonZeroU32::new),
         batch_size,
     })
 }

@@ -102,7 +102,7 @@ fn a_query_is_checked() {
     )
     .expect("fits");
     assert_eq!(query.sort, [("b".to_owned(), true), ("a".to_owned(), false)]);
-    assert_eq!((query.limit, query.batch_size), (Some(7), 3));
+    assert_eq!((query.limit, query.batch_size), (NonZeroU32::new(7), 3));
     for text in [
         "[]",
         "{",

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::documents::Documents;
 use crate::types::Role;
 use tokio::sync::Semaphore;
 use wasmtime::component::{HasSelf, Linker};
@@ -14,7 +15,7 @@ use super::bindings::HandlerWorld;
 use super::code_cache::CodeCache;
 use super::context::Guest;
 use super::counts::Counts;
-use super::documents::Documents;
+use super::http_client::Client;
 use super::trust::Trust;
 
 /// How often a running guest is asked whether it may go on.
@@ -40,6 +41,7 @@ pub struct Engine {
     pub(super) trust: Arc<Trust>,
     pub(super) compiler: Arc<Compiler>,
     pub(super) documents: Option<Arc<dyn Documents>>,
+    pub(super) client: Arc<Client>,
 }
 
 /// One compilation at a time, and their count.
@@ -105,6 +107,7 @@ impl Engine {
             cache: None,
             trust: Arc::default(),
             compiler: Arc::default(),
+            client: Client::system(),
         })
     }
 

@@ -36,8 +36,14 @@ pub enum NotWasm {
          wasm32-wasip2`, or wrap it with `wasm-tools component new`"
     )]
     CoreModule,
+    /// An archive, or compressed.
+    #[error("the file is compressed ({0}); unpack it and give the .wasm that is in it")]
+    Packed(&'static str),
     /// Anything else.
-    #[error("the file is not WebAssembly: it does not begin with `\\0asm`")]
+    #[error(
+        "the file is not WebAssembly: it does not begin with `\\0asm`; give the .wasm that the \
+         build made"
+    )]
     Unknown,
 }
 
@@ -59,6 +65,21 @@ pub(super) enum ReadError {
 
 /// Reads a file that begins like a component. Blocks.
 pub(super) fn read(path: &Path) -> Result<Contents, ReadError> {
+    let bytes = read_bytes(path)?;
+    if let Some(other) = sniff(&bytes) {
+        return Err(ReadError::NotWasm(other));
+    }
+    let digest = digest(&bytes);
+    Ok(Contents { bytes, digest })
+}
+
+/// Lowercase hex SHA-256.
+pub(super) fn digest(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+/// Reads a file whatever it holds. Blocks.
+pub(super) fn read_bytes(path: &Path) -> Result<Vec<u8>, ReadError> {
     let file = File::open(path).map_err(ReadError::Io)?;
     if file.metadata().map_err(ReadError::Io)?.is_dir() {
         return Err(ReadError::Io(std::io::ErrorKind::IsADirectory.into()));
@@ -69,14 +90,11 @@ pub(super) fn read(path: &Path) -> Result<Contents, ReadError> {
     if bytes.len() as u64 > MAX_FILE {
         return Err(ReadError::TooLarge);
     }
-    if let Some(other) = sniff(&bytes) {
-        return Err(ReadError::NotWasm(other));
-    }
-    let digest = hex(&Sha256::digest(&bytes));
-    Ok(Contents { bytes, digest })
+    Ok(bytes)
 }
 
-fn sniff(bytes: &[u8]) -> Option<NotWasm> {
+/// What a file is if it does not begin like a component.
+pub(super) fn sniff(bytes: &[u8]) -> Option<NotWasm> {
     // The second half of the preamble is a version and a layer: 1 and 0 for modules,
     // 13 and 1 for today's components.
     match bytes {
@@ -84,6 +102,9 @@ fn sniff(bytes: &[u8]) -> Option<NotWasm> {
         [0, b'a', b's', b'm', _, _, 1, 0, ..] => None,
         [0, b'a', b's', b'm', ..] => Some(NotWasm::CoreModule),
         [0x7f, b'E', b'L', b'F', ..] => Some(NotWasm::Native),
+        [0x1f, 0x8b, ..] => Some(NotWasm::Packed("gzip")),
+        [b'P', b'K', 3, 4, ..] => Some(NotWasm::Packed("zip")),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(NotWasm::Packed("zstd")),
         _ => Some(sniff_text(bytes)),
     }
 }
@@ -129,7 +150,8 @@ mod tests {
             (b"\x7fELF\x02\x01", Some(NotWasm::Native)),
             (b"  (component)", Some(NotWasm::WasmText)),
             (b"fn main() {}\n", Some(NotWasm::Text)),
-            (b"PK\x03\x04", Some(NotWasm::Unknown)),
+            (b"PK\x03\x04", Some(NotWasm::Packed("zip"))),
+            (b"\x1f\x8b\x08", Some(NotWasm::Packed("gzip"))),
             (b"\xff\xfe\0", Some(NotWasm::Unknown)),
         ] {
             assert_eq!(sniff(bytes), wanted, "{bytes:?}");

@@ -42,11 +42,16 @@ type Exchange = Result<(Response<WasiBody>, Driver), Error>;
 type Driver = Box<dyn Future<Output = Result<(), Error>> + Send>;
 
 impl Outbound {
-    /// To the granted hosts, within the limits.
-    pub fn new(granted: Arc<[HttpGrant]>, limits: &Limits, tally: Tally, output: Output) -> Self {
+    /// By this client to the granted hosts, within the limits.
+    pub fn new(
+        (client, granted): (Arc<Client>, Arc<[HttpGrant]>),
+        limits: &Limits,
+        tally: Tally,
+        output: Output,
+    ) -> Self {
         let slots = usize::try_from(limits.http_requests.get()).unwrap_or(1);
         let rules = Rules {
-            client: Client::system(),
+            client,
             granted,
             time: Duration::from_millis(limits.http_time_ms.get().into()),
             body: limits.http_body_bytes.get(),

@@ -125,3 +125,7 @@ fn unreachable_because(error: &io::Error) -> Error {
         _ => Error::ConnectionRefused,
     }
 }
+
+#[cfg(test)]
+#[path = "https_tests.rs"]
+mod tests;

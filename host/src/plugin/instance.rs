@@ -66,8 +66,9 @@ pub(super) async fn open(plugin: &Plugin, request: OpenRequest) -> Result<Instan
     let slot = slot(&plugin.engine).await?;
     let calls = CallLimits::new(&plugin.config);
     let timing = timing(INSTANTIATION, calls, &request.cancel);
-    let documents = plugin.engine.documents.clone();
-    let made = Made { config: &plugin.config, grants: &plugin.grants, documents, tally, calls };
+    let (documents, client) = (plugin.engine.documents.clone(), plugin.engine.client.clone());
+    let (config, grants) = (&plugin.config, &plugin.grants);
+    let made = Made { config, grants, documents, client, tally, calls };
     let guest = Guest::new(made, output, timing, Some(info)).map_err(vanished)?;
     Ok(start(&plugin.compiled, guest, request.cancel, slot).await?)
 }
@@ -88,7 +89,8 @@ pub(super) async fn describe(
     let slot = slot(engine).await?;
     let timing = Timing::new(INSTANTIATION, TRIAL, cancel.clone());
     let calls = CallLimits::new(config);
-    let made = Made { config, grants, documents: None, tally, calls };
+    let client = engine.client.clone();
+    let made = Made { config, grants, documents: None, client, tally, calls };
     let guest = Guest::new(made, output, timing, None).map_err(vanished)?;
     let mut instance = start(compiled, guest, cancel, slot).await?;
     instance.describe().await
@@ -375,8 +377,14 @@ impl Session for Instance {
             wit::HandlerError { message: error.message.clone(), detail: error.detail.clone() };
         let outcome = timing.watch(handler.call_classify_error(&mut self.store, &error)).await;
         match self.end(&timing, outcome) {
-            Ok(said) => Ok(results::classification(said.reason_code, said.permanent)),
+            Ok(said) => {
+                let class = results::classification(said.reason_code.clone(), said.permanent);
+                let replaced = u64::from(class.reason_code != said.reason_code);
+                self.store.data().tally.add(Count::Unclassified, replaced);
+                Ok(class)
+            }
             Err(CallError::Handler(error)) => {
+                self.store.data().tally.add(Count::Unclassified, 1);
                 let failed = format!("classify-error failed itself: {}", error.message);
                 self.store.data().output.log(Level::Warn, &failed);
                 Ok(results::unclassified())

@@ -1,5 +1,6 @@
 //! From a file to a plugin: read, sniff, compile, compare, link, try.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -63,7 +64,7 @@ pub struct Inspection {
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
     /// The file cannot be read.
-    #[error("cannot read {}: {error}", .path.display())]
+    #[error("cannot read {}: {error}{}", .path.display(), advice(.error))]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -90,7 +91,8 @@ pub enum CheckError {
     },
     /// It begins like a component and is none.
     #[error(
-        "{} is damaged, or uses WebAssembly features this worker does not run: {reason}",
+        "{} is damaged, or uses WebAssembly features this worker does not run: {reason}\n  if it \
+         was cut short, build or copy it again",
         .path.display()
     )]
     Invalid {
@@ -116,7 +118,10 @@ pub enum CheckError {
         reason: String,
     },
     /// A trial instance, or its `describe`, failed.
-    #[error("{} was tried and failed: {fault}", .path.display())]
+    #[error(
+        "{} was tried and failed: {fault}\n  mend it, and try it with `flowkit plugin test`",
+        .path.display()
+    )]
     Trial {
         /// The file.
         path: PathBuf,
@@ -168,6 +173,15 @@ pub enum CheckError {
     /// No component can run on this machine.
     #[error(transparent)]
     Engine(#[from] EngineError),
+}
+
+fn advice(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::NotFound => "; build the handler first, or correct the path",
+        ErrorKind::IsADirectory => "; name the .wasm file in it",
+        ErrorKind::PermissionDenied => "; let the user that runs the worker read it",
+        _ => "; look whether the disk it is on works",
+    }
 }
 
 fn bullets(differences: &[Difference]) -> String {

@@ -8,6 +8,7 @@
 //! What its configuration grants ([`HandlerConfig`]) is all it sees.
 
 mod addresses;
+mod anatomy;
 mod bindings;
 mod capped;
 mod code_cache;
@@ -41,10 +42,10 @@ mod trust;
 mod versions;
 mod wit_text;
 
+pub use anatomy::{Anatomy, Capabilities, refusal};
 pub use code_cache::{CacheError, CodeCache};
 pub use config::{BadLimit, DirGrant, HandlerConfig, Limits};
 pub use contract::{Difference, WORLD_VERSION};
-pub use documents::{DocumentCursor, DocumentQuery, Documents, DocumentsError};
 pub use engine::{Engine, EngineError};
 pub use env::{BadEnv, EnvValue};
 pub use file::NotWasm;
@@ -53,4 +54,5 @@ pub use http_grant::HttpGrant;
 pub use load::{CheckError, Inspection, Plugin, check};
 pub use registry::{LoadError, PluginConfig, Plugins};
 pub use reload::Reloader;
-pub use trust::{PublicKey, SecretKey, Trust, TrustError, verify};
+pub use source::beside as signature_file;
+pub use trust::{PublicKey, SecretKey, Trust, TrustError, read_signature, verify};

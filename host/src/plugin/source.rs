@@ -70,7 +70,7 @@ pub(super) fn kept_file(engine: &Engine, role: Option<&Role>, digest: &str) -> O
 
 /// Where a component's signature is, whose handler names none: `echo.wasm.sig` for
 /// `echo.wasm`.
-pub(super) fn beside(path: &Path) -> PathBuf {
+pub fn beside(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".sig");
     name.into()

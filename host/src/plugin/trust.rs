@@ -5,11 +5,12 @@
 //! public key and the signature in hex, with spaces between them. A public key is written
 //! `ed25519:HEX`, a secret key is one line `flowkit-secret-key-v1 HEX` in a file of mode 0600.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use serde::{Deserialize, Serialize};
 
 use super::file::hex;
 
@@ -19,7 +20,8 @@ const SECRET: &str = "flowkit-secret-key-v1";
 const PUBLIC: &str = "ed25519:";
 
 /// A public key that is trusted to sign plugins.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct PublicKey(VerifyingKey);
 
 /// A key that signs plugins.
@@ -51,7 +53,10 @@ pub enum TrustError {
     )]
     Stranger(String),
     /// The signature is for other content.
-    #[error("its signature does not fit its content; it was changed after it was signed")]
+    #[error(
+        "its signature does not fit its content; it was changed after it was signed: sign it \
+         again with `flowkit plugin sign FILE --key KEYFILE`, or restore what was signed"
+    )]
     Forged,
     /// Not the text of a signature or key.
     #[error("{0}")]
@@ -91,7 +96,8 @@ impl Trust {
 /// Who signed the content with this digest, if the signature fits it.
 pub fn verify(digest: &str, signature: &str) -> Result<PublicKey, TrustError> {
     const BAD: TrustError = TrustError::Malformed(
-        "its signature file is none: expected `flowkit-signature-v1 PUBLIC-KEY SIGNATURE`",
+        "its signature file is none: expected `flowkit-signature-v1 PUBLIC-KEY SIGNATURE`; sign \
+         it again with `flowkit plugin sign FILE --key KEYFILE`",
     );
     let mut words = signature.split_whitespace();
     let (Some(SIGNATURE), Some(key), Some(signed), None) =
@@ -103,6 +109,21 @@ pub fn verify(digest: &str, signature: &str) -> Result<PublicKey, TrustError> {
     let signed = Signature::from_bytes(&unhex::<64>(signed).ok_or(BAD)?);
     key.0.verify_strict(&message(digest)?, &signed).map_err(|_| TrustError::Forged)?;
     Ok(key)
+}
+
+/// The text of a signature file; none where there is no such file.
+pub fn read_signature(path: &Path) -> Result<Option<String>, TrustError> {
+    /// A real one has 223 bytes.
+    const MAX: u64 = 4 << 10;
+    let io = |error| TrustError::Io { path: path.to_owned(), error };
+    let file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io(error)),
+    };
+    let mut text = String::new();
+    file.take(MAX).read_to_string(&mut text).map_err(io)?;
+    Ok(Some(text))
 }
 
 impl SecretKey {
@@ -149,6 +170,20 @@ impl SecretKey {
 impl std::fmt::Display for PublicKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{PUBLIC}{}", hex(self.0.as_bytes()))
+    }
+}
+
+impl From<PublicKey> for String {
+    fn from(key: PublicKey) -> Self {
+        key.to_string()
+    }
+}
+
+impl TryFrom<String> for PublicKey {
+    type Error = TrustError;
+
+    fn try_from(text: String) -> Result<Self, TrustError> {
+        text.parse()
     }
 }
 

@@ -5,7 +5,9 @@
 //! (`tests/contract`).
 
 mod artifacts;
+mod documents;
 pub mod embedded;
+mod json;
 pub mod memory;
 pub mod mongo;
 mod runs;
@@ -14,6 +16,7 @@ mod told;
 mod workers;
 
 pub use artifacts::*;
+pub use documents::{BadLine, Collections};
 pub use runs::*;
 pub use tasks::*;
 pub use workers::*;

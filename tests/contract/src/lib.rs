@@ -8,6 +8,7 @@
 
 pub mod artifacts;
 pub mod bus;
+pub mod documents;
 pub mod ends;
 pub mod groups;
 pub mod leases;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use flowkit::bus::Bus;
 use flowkit::clock::UnixMs;
+use flowkit::documents::Documents;
 use flowkit::store::{Claim, NewRun, Owner, RunInput, Store};
 use flowkit::types::{
     BatchUid, Epoch, Fence, LeaseId, LeaseNo, NodeId, Role, RunKey, TaskId, WorkerId,
@@ -71,6 +73,12 @@ pub trait StoreBackend: Backend {
 
     /// The claims that are recorded of a task, in any order.
     async fn claims(&self, task_id: &TaskId) -> Vec<Claim>;
+}
+
+/// A store that plugins may read.
+pub trait DocumentsBackend: StoreBackend {
+    /// The same store's documents.
+    fn documents(&self) -> Arc<dyn Documents>;
 }
 
 /// Makes every test of a bus one of a backend: `bus_suite!(Backend, #[test_attribute])`.
@@ -215,6 +223,25 @@ macro_rules! store_suite {
                 }
             }
         }
+    };
+}
+
+/// Makes every test of documents one of a backend:
+/// `documents_suite!(Backend, #[test_attribute])`.
+#[macro_export]
+macro_rules! documents_suite {
+    ($backend:ty, $attribute:meta) => {
+        $crate::tests_of!(
+            $backend,
+            $attribute,
+            documents {
+                artifacts_are_documents,
+                filters_find_the_same,
+                documents_are_cut_and_in_order,
+                runs_and_workers_are_documents,
+                bad_queries_are_refused
+            }
+        );
     };
 }
 

@@ -13,6 +13,7 @@ mod tests;
 mod yielded;
 
 pub use kinds::{CancelKind, Effect, Finished, Input, Stop, StopCause};
+pub use yielded::{Admission, Yielded, payload_uid};
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,7 +21,6 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use self::size::weight;
-use self::yielded::{Admission, Yielded, payload_uid};
 use crate::handler::{
     AdapterProposal, Batch, BatchOutput, CallError, Classification, FaultCode, FinalOutput,
     HandlerError, HostFault, OpenError, YieldedBatch,

@@ -9,14 +9,14 @@ use crate::uids::UidSet;
 
 /// What has been yielded so far.
 #[derive(Debug, Default)]
-pub(super) struct Yielded {
+pub struct Yielded {
     seen: UidSet,
     resume: Resume,
 }
 
 /// What a yielded uid means.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Admission {
+pub enum Admission {
     /// To be processed.
     New,
     /// Finished by an earlier owner: left out.
@@ -40,7 +40,7 @@ enum Resume {
 
 impl Yielded {
     /// Nothing yet, by an owner that takes over after these batches.
-    pub(super) fn after(finished: Arc<UidSet>, checkpoint: bool) -> Self {
+    pub fn after(finished: Arc<UidSet>, checkpoint: bool) -> Self {
         let resume = match (finished.is_empty(), checkpoint) {
             (true, _) => Resume::Nothing,
             (false, false) => Resume::Over { finished },
@@ -50,7 +50,7 @@ impl Yielded {
     }
 
     /// Takes note of the next uid.
-    pub(super) fn admit(&mut self, uid: &BatchUid) -> Admission {
+    pub fn admit(&mut self, uid: &BatchUid) -> Admission {
         if !self.seen.insert(uid) {
             return Admission::Twice;
         }
@@ -73,7 +73,7 @@ impl Yielded {
 }
 
 /// The uid of a batch that its handler did not name (`protocol.md`).
-pub(super) fn payload_uid(payload: &str) -> BatchUid {
+pub fn payload_uid(payload: &str) -> BatchUid {
     let payload: serde_json::Value =
         serde_json::from_str(payload).unwrap_or(serde_json::Value::Null);
     let hash = content_hash(&serde_json::json!({ "payload": payload }));

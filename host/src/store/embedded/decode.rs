@@ -8,6 +8,8 @@ use crate::sqlite::Abort;
 use crate::types::Invalid;
 
 /// What is wrong with a column.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
 pub(super) struct Problem(String);
 
 impl Problem {

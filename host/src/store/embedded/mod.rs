@@ -2,6 +2,7 @@
 
 mod artifacts;
 mod decode;
+mod documents;
 mod runs;
 mod tasks;
 mod workers;

@@ -14,7 +14,7 @@ use crate::store::{
 };
 use crate::types::{Epoch, Fence, LeaseNo, Role, RunKey, TaskId};
 
-const SELECT: &str = "SELECT task_id, node_id, role, epoch, created_at,
+pub(super) const SELECT: &str = "SELECT task_id, node_id, role, epoch, created_at,
     lease_no, worker_id, lease_id, deadline,
     finished, reported, accepted, checkpoint, totals, digest,
     ending, end_sent, updated_at,
@@ -396,7 +396,7 @@ fn owner(row: &Row<'_>, first: usize) -> Decoded<Option<Owner>> {
     Ok(Some(Owner { worker_id, lease_id, deadline: UnixMs(row.get(first + 2)?) }))
 }
 
-fn decode(row: &Row<'_>) -> Result<RunRecord, Abort> {
+pub(super) fn decode(row: &Row<'_>) -> Result<RunRecord, Abort> {
     let read = || -> Decoded<RunRecord> {
         let key = RunKey { task_id: decode::name(row, 0)?, node_id: decode::name(row, 1)? };
         let new = NewRun {

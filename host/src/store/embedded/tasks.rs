@@ -15,7 +15,8 @@ use crate::sqlite::{Abort, Tx, gone_workers};
 use crate::store::{CancelState, NodeView, StoreError, TaskDoc, TaskStatus, TaskStore};
 use crate::types::{RunKey, TaskId, WorkerId};
 
-const SELECT: &str = "SELECT id, status, cancelled, cancel_reason, graph, version, created_at,
+pub(super) const SELECT: &str =
+    "SELECT id, status, cancelled, cancel_reason, graph, version, created_at,
     updated_at FROM tasks ";
 
 #[async_trait]
@@ -178,7 +179,7 @@ fn status_text(status: TaskStatus) -> &'static str {
     }
 }
 
-fn decode(row: &Row<'_>) -> Result<TaskDoc, Abort> {
+pub(super) fn decode(row: &Row<'_>) -> Result<TaskDoc, Abort> {
     let read = || -> Decoded<TaskDoc> {
         let status = Value::String(row.get(1)?);
         Ok(TaskDoc {

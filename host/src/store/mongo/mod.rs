@@ -12,12 +12,11 @@ mod documents;
 mod error;
 mod group;
 mod index;
-mod json;
-mod run_doc;
+pub(super) mod run_doc;
 mod runs;
 mod tasks;
 mod tasks_view;
-mod workers;
+pub(super) mod workers;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,9 +26,7 @@ use mongodb::options::{Acknowledgment, ClientOptions, WriteConcern};
 use mongodb::{Client, Collection, Database};
 use tokio::sync::OnceCell;
 
-pub use documents::{DocumentQuery, FoundDocuments};
-
-use super::StoreError;
+use super::{StoreError, json};
 use crate::clock::{Clock, UnixMs};
 
 /// How long a server is looked for, unless the URI says otherwise.
@@ -146,7 +143,7 @@ impl MongoStore {
     }
 }
 
-fn date(at: UnixMs) -> Bson {
+pub(super) fn date(at: UnixMs) -> Bson {
     Bson::DateTime(DateTime::from_millis(at.0))
 }
 

@@ -59,6 +59,24 @@ pub(super) fn begun(
     Ok(fields)
 }
 
+/// A run as others find it in `worker_states`.
+pub(in crate::store) fn document(run: &RunRecord) -> Result<Document, StoreError> {
+    let mut document = doc! {"_id": id(&run.new.key), "lease_no": int(run.lease_no.0)};
+    document.extend(begun(&run.new, run.owner.as_ref(), run.updated_at)?);
+    document.extend(of_progress(&run.progress)?);
+    if let Some(end) = &run.end {
+        document.insert("end", text("a run's end", end)?);
+    }
+    if let Some(check) = &run.check {
+        document.insert("check", of_check(check));
+    }
+    if run.end_sent {
+        document.insert("end_sent", true);
+        document.insert("updated_at", date(run.updated_at));
+    }
+    Ok(document)
+}
+
 /// An owner.
 pub(super) fn of_owner(owner: &Owner) -> Bson {
     Bson::Document(doc! {

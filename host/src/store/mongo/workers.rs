@@ -12,12 +12,7 @@ use crate::types::WorkerId;
 #[async_trait]
 impl WorkerStore for MongoStore {
     async fn put_worker(&self, record: &WorkerRecord) -> Result<(), StoreError> {
-        let fields = doc! {
-            "kind": "worker",
-            "worker_id": record.worker_id.as_str(),
-            "record": text("a worker's record", record)?,
-            "updated_at": date(record.updated_at),
-        };
+        let fields = fields(record)?;
         let own = doc! {"_id": id(&record.worker_id)};
         let put = self.worker_states.update_one(own, doc! {"$set": fields}).upsert(true);
         self.within(put)
@@ -36,6 +31,23 @@ impl WorkerStore for MongoStore {
         let found = self.all(find).await.map_err(|error| meaning("reading the workers", &error))?;
         Ok(found.iter().filter_map(|document| readable(read(document))).collect())
     }
+}
+
+/// What is written of a worker, without its name.
+fn fields(record: &WorkerRecord) -> Result<Document, StoreError> {
+    Ok(doc! {
+        "kind": "worker",
+        "worker_id": record.worker_id.as_str(),
+        "record": text("a worker's record", record)?,
+        "updated_at": date(record.updated_at),
+    })
+}
+
+/// A worker's record as others find it in `worker_states`.
+pub(in crate::store) fn document(record: &WorkerRecord) -> Result<Document, StoreError> {
+    let mut document = doc! {"_id": id(&record.worker_id)};
+    document.extend(fields(record)?);
+    Ok(document)
 }
 
 fn id(worker_id: &WorkerId) -> String {

@@ -1,15 +1,20 @@
 //! The suite on the embedded backend: two handles on one file, as two processes have them.
 
+mod pages;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use contract::artifacts::partial;
 use contract::leases::{claimable, query};
 use contract::runs::recorded;
-use contract::{Backend, BusBackend, NOW, StoreBackend, fence, key, new_role, new_run};
+use contract::{
+    Backend, BusBackend, DocumentsBackend, NOW, StoreBackend, fence, key, new_role, new_run,
+};
 use flowkit::bus::Bus;
 use flowkit::bus::embedded::EmbeddedBus;
 use flowkit::clock::{Clock, UnixMs};
+use flowkit::documents::Documents;
 use flowkit::sqlite::Database;
 use flowkit::store::embedded::EmbeddedStore;
 use flowkit::store::{Claim, Cursor, Fenced, Store, StoreError, TaskDoc, TaskStatus};
@@ -94,8 +99,15 @@ impl StoreBackend for Embedded {
     }
 }
 
+impl DocumentsBackend for Embedded {
+    fn documents(&self) -> Arc<dyn Documents> {
+        Arc::new(EmbeddedStore::new(self.second.clone(), Clock::system()))
+    }
+}
+
 contract::bus_suite!(Embedded, tokio::test);
 contract::store_suite!(Embedded, tokio::test);
+contract::documents_suite!(Embedded, tokio::test);
 
 /// Spoils one column of the file.
 fn spoil(backend: &Embedded, statement: &str) {

@@ -2,15 +2,16 @@
 //! have them.
 
 mod damage;
-mod documents;
 mod foreign;
+mod odd_documents;
 mod outage;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use contract::{Backend, StoreBackend};
+use contract::{Backend, DocumentsBackend, StoreBackend};
 use flowkit::clock::{Clock, UnixMs};
+use flowkit::documents::Documents;
 use flowkit::store::mongo::{MongoOptions, MongoStore};
 use flowkit::store::{Claim, Store};
 use flowkit::types::{BatchUid, NodeId, RunKey, TaskId, WorkerId};
@@ -89,4 +90,11 @@ impl StoreBackend for Mongo {
     }
 }
 
+impl DocumentsBackend for Mongo {
+    fn documents(&self) -> Arc<dyn Documents> {
+        Arc::new(self.second.clone())
+    }
+}
+
 contract::store_suite!(Mongo, tokio::test);
+contract::documents_suite!(Mongo, tokio::test);

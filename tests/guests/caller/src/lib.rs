@@ -1,5 +1,6 @@
 //! A handler that uses what it is granted, and tries what it is not, for the tests of the
 //! plugin host. A batch's payload says what to do; what came of it is the batch's metrics.
+//! The input's `deeds` are a batch each.
 
 #![cfg(target_family = "wasm")]
 
@@ -39,14 +40,21 @@ enum Deed {
     Env,
 }
 
+#[derive(Deserialize)]
+struct Input {
+    #[serde(default)]
+    deeds: Vec<Deed>,
+}
+
 impl Handler for Caller {
-    type Input = Value;
+    type Input = Input;
     type Batch = Deed;
     type Output = Map<String, Value>;
     type Checkpoint = ();
 
-    fn iter_batches(&mut self, _: Value, _: Option<()>) -> Result<Batches<Deed>> {
-        Ok(Batches::new(std::iter::empty::<Batch<Deed>>()))
+    fn iter_batches(&mut self, input: Input, _: Option<()>) -> Result<Batches<Deed>> {
+        let batches = input.deeds.into_iter().enumerate();
+        Ok(Batches::new(batches.map(|(n, deed)| Batch::new(format!("deed_{n}"), deed))))
     }
 
     fn process_batch(&mut self, deed: Deed, _: &RunContext<Self>) -> Result<Self::Output> {
