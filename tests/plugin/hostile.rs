@@ -89,6 +89,7 @@ async fn waiting_is_no_computation() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_without_end() {
     let plugin = limited(|limits| limits.run_time_ms = 400).await;
+    let before = counter(&engine(), "rogue", "time_limit");
     let flag = CancelFlag::default();
     let mut session = session(&plugin, "next-batch:endless", &flag).await;
     let why = beside(async {
@@ -103,6 +104,7 @@ async fn a_run_without_end() {
     })
     .await;
     assert_snapshot!(why, @"time_limit: the run reached its limit of 400 ms in next-batch; raise limits.run_time_ms, or give a task less to do");
+    assert!(counter(&engine(), "rogue", "time_limit") > before);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,15 +6,17 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use flowkit::handler::{Batch, CallError, CancelFlag, FaultCode, Session};
+use flowkit::handler::{Batch, CallError, CancelFlag, FaultCode, Handlers as _, Session};
 use flowkit::metrics::Totals;
-use flowkit::plugin::{CheckError, Engine, HandlerConfig, Plugin, PluginConfig, Plugins, check};
+use flowkit::plugin::{
+    CheckError, Engine, HandlerConfig, Plugin, PluginConfig, Plugins, Reloader, check,
+};
 use flowkit::protocol::RunEvent;
 use flowkit::types::{BatchUid, Role};
 use insta::assert_snapshot;
 use serde_json::{Value, json};
 
-use super::support::{engine, guest_file, load, session};
+use super::support::{engine, guest_file, load, request, session};
 use super::worker::Trial;
 use super::wrong_files::checked_with;
 
@@ -70,6 +72,7 @@ async fn a_run_and_its_resume(plugin: &Plugin) {
 #[tokio::test]
 async fn a_handler_of_the_first_version_runs_for_ever() {
     let checked = check(&first()).await.expect("it is a handler");
+    assert_eq!(checked.world, "flowkit:worker@1.0.0");
     assert_eq!(checked.digest, FIRST, "it was built again; it must stay what it was");
     assert!(checked.imports.contains(&"flowkit:worker/host@1.0.0".to_owned()), "{checked:?}");
     let plugin = load(HandlerConfig::new(first())).await;
@@ -90,6 +93,7 @@ async fn a_handler_of_the_first_version_runs_for_ever() {
 async fn a_handler_of_the_next_version_is_one_like_others() {
     let plugin = both().load(HandlerConfig::new(guest_file("next"))).await.expect("is served");
     assert_eq!(plugin.inspection().describe["name"], "next");
+    assert_eq!(plugin.inspection().world, "flowkit:worker@2.0.0-test.1");
     a_run_and_its_resume(&plugin).await;
 }
 
@@ -163,6 +167,31 @@ async fn both_versions_are_served_by_one_worker_at_the_same_time() {
     let changes = order.windows(2).filter(|pair| pair[0] != pair[1]).count();
     assert!(changes > 2, "one ran after the other");
     trial.stop().await;
+}
+
+#[tokio::test]
+async fn a_role_moves_to_the_next_version_and_a_run_ends_on_its_own() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("words.wasm");
+    std::fs::copy(first(), &file).expect("copied");
+    let role = Role::new("words").expect("valid");
+    let config = PluginConfig { role: role.clone(), handler: HandlerConfig::new(&file) };
+    let engine = both();
+    let plugins = Plugins::load(&engine, vec![config.clone()]).await.expect("loads");
+    let plugins = Arc::new(plugins);
+    let handler = plugins.choose(&role, None).await.expect("is served");
+    let flag = CancelFlag::default();
+    let mut old = handler.open(request("words", &flag)).await.expect("opens");
+    old.init().await.expect("begins");
+    std::fs::copy(guest_file("next"), &file).expect("copied");
+    Reloader::new(engine, plugins.clone()).look(vec![config], true).await;
+    let handler = plugins.choose(&role, None).await.expect("is served");
+    assert_ne!(handler.digest(), FIRST);
+    let mut new = handler.open(request("words", &flag)).await.expect("opens");
+    new.init().await.expect("begins");
+    for session in [&mut old, &mut new] {
+        assert_eq!(run(&mut **session, None).await, expected(0..3));
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! `flowkit plugin`: tries and checks handlers, without any backend.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
@@ -70,12 +70,11 @@ async fn execute_check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let file = args.file.display();
     match (check(&args.file).await, args.json) {
         (Ok(found), false) => {
-            let world = world(&args.file).await?;
-            print(format_args!("{file} is a handler of {world}: {}", named(&found)))?;
+            print(format_args!("{file} is a handler of {}: {}", found.world, named(&found)))?;
         }
         (Ok(found), true) => {
-            let world = world(&args.file).await?;
-            print(json!({"handler": true, "world": world, "describe": found.describe}))?;
+            let Inspection { world, describe, .. } = found;
+            print(json!({"handler": true, "world": world, "describe": describe}))?;
         }
         (Err(error), true) => {
             print(json!({"handler": false, "error": error.to_string()}))?;
@@ -84,12 +83,6 @@ async fn execute_check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         (Err(error), false) => return Err(super::Usage(error.to_string()).into()),
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// The version it was built for.
-async fn world(file: &Path) -> anyhow::Result<String> {
-    let found = plugin_inspect::anatomy(file).await?;
-    Ok(format!("flowkit:worker@{}", found.world_version().unwrap_or("?")))
 }
 
 /// What it says it is.

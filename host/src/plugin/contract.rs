@@ -111,30 +111,38 @@ pub enum Difference {
     },
 }
 
-/// The version that a component is built for, among those `served`; or every difference
+/// What a component is built for.
+pub(super) struct Target {
+    /// The version that serves it.
+    pub(super) shape: &'static Shape,
+    /// Its package with its own version, such as `flowkit:worker@1.0.0`.
+    pub(super) world: String,
+}
+
+/// What a component is built for, if that is among those `served`; or every difference
 /// between it and a handler.
-pub(super) fn shape_of(
+pub(super) fn target_of(
     engine: &Engine,
     component: &Component,
     served: &[&'static Shape],
-) -> Result<&'static Shape, Vec<Difference>> {
+) -> Result<Target, Vec<Difference>> {
     let mut found = Vec::new();
-    let shape = match exported(engine, component, served) {
-        Ok((shape, handler)) => {
-            exports(engine, shape, &handler, &mut found);
-            shape
+    let target = match exported(engine, component, served) {
+        Ok((target, handler)) => {
+            exports(engine, target.shape, &handler, &mut found);
+            target
         }
         // Its imports are of that version too.
         Err(other @ Difference::OtherVersion { .. }) => return Err(vec![other]),
         Err(other) => {
             found.push(other);
-            worlds::SERVED[0]
+            Target { shape: worlds::SERVED[0], world: String::new() }
         }
     };
     for (name, item) in component.imports(engine) {
-        import(engine, shape, (name, &item.ty), &mut found);
+        import(engine, target.shape, (name, &item.ty), &mut found);
     }
-    if found.is_empty() { Ok(shape) } else { Err(found) }
+    if found.is_empty() { Ok(target) } else { Err(found) }
 }
 
 /// The handler that it exports, and the version of that.
@@ -142,7 +150,7 @@ fn exported(
     engine: &Engine,
     component: &Component,
     served: &[&'static Shape],
-) -> Result<(&'static Shape, ComponentInstance), Difference> {
+) -> Result<(Target, ComponentInstance), Difference> {
     let mut names = Vec::new();
     let mut other_version = None;
     for (name, item) in component.exports(engine) {
@@ -153,7 +161,8 @@ fn exported(
         let shape = served.iter().find(|shape| (shape.fits)(version(name)));
         match (shape, item.ty) {
             (Some(shape), ComponentItem::ComponentInstance(instance)) => {
-                return Ok((shape, instance));
+                let world = format!("{}@{}", PACKAGE.trim_end_matches('/'), version(name));
+                return Ok((Target { shape, world }, instance));
             }
             _ => other_version = Some(name.to_owned()),
         }

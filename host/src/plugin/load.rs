@@ -50,6 +50,8 @@ pub struct Inspection {
     pub digest: String,
     /// Its size.
     pub bytes: u64,
+    /// The version of the world that it is built for, such as `flowkit:worker@1.0.0`.
+    pub world: String,
     /// What `describe` returned.
     pub describe: Map<String, Value>,
     /// The interfaces it imports, sorted. An import grants nothing by itself.
@@ -276,6 +278,7 @@ impl Engine {
             digest: compiled.digest.to_string(),
             bytes: compiled.bytes,
             describe,
+            world: compiled.world.clone(),
             imports: compiled.imports.clone(),
             needs: compiled.http_import().map(|_| "http").into_iter().collect(),
         })
@@ -320,6 +323,7 @@ pub(super) struct Compiled {
     pub(super) pre: Linked,
     bytes: u64,
     imports: Vec<String>,
+    world: String,
 }
 
 impl Compiled {
@@ -338,7 +342,7 @@ fn compile(
     let source = Source::find(engine, role, config)?;
     let component = component(engine, path, &source.contents)?;
     let ty = component.component_type();
-    let shape = contract::shape_of(&engine.engine, &ty, engine.worlds)
+    let target = contract::target_of(&engine.engine, &ty, engine.worlds)
         .map_err(|differences| CheckError::OtherWorld { path: path.to_owned(), differences })?;
     let mut imports: Vec<String> =
         ty.imports(&engine.engine).map(|(name, _)| name.to_owned()).collect();
@@ -346,11 +350,11 @@ fn compile(
     let pre = engine
         .linker
         .instantiate_pre(&component)
-        .and_then(|component| shape.link(component))
+        .and_then(|component| target.shape.link(component))
         .map_err(|error| CheckError::Link { path: path.to_owned(), reason: reason(&error) })?;
     let bytes = source.contents.bytes.len() as u64;
     let digest = source.contents.digest.as_str().into();
-    let compiled = Compiled { digest, pre, bytes, imports };
+    let compiled = Compiled { digest, pre, bytes, imports, world: target.world };
     Ok(Prepared { compiled: Arc::new(compiled), source: Arc::new(source) })
 }
 
