@@ -1,6 +1,7 @@
 //! The composition root: the only file that names a backend.
 
-use std::path::Path;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,10 +10,10 @@ use anyhow::Context;
 use crate::bus::kafka::{KafkaBus, KafkaOptions};
 use crate::bus::{Bus, embedded::EmbeddedBus, memory::MemoryBus};
 use crate::clock::Clock;
-use crate::config::{Config, Sources};
+use crate::config::{CacheDir, Config, Sources};
 use crate::documents::Documents;
 use crate::handler::Handlers;
-use crate::plugin::{CodeCache, Engine, HandlerConfig, LoadError, PluginConfig, Plugins, Reloader};
+use crate::plugin::{CodeCache, Engine, LoadError, PluginConfig, Plugins, Reloader};
 use crate::settings::Settings;
 use crate::sqlite::Database;
 use crate::store::mongo::{MongoOptions, MongoStore};
@@ -126,24 +127,46 @@ impl App {
         })
     }
 
-    /// Loads the handlers of the roles to serve, with the cache and the trust of the
-    /// configuration; they read documents of `backend`. The second keeps them as their
-    /// files are.
+    /// Loads the handlers of the roles to serve, which read documents of `backend`; the
+    /// second keeps them as their files are.
     pub async fn plugins(
         &self,
         backend: &Backend,
     ) -> anyhow::Result<(Arc<dyn Handlers>, Reloader)> {
-        self.config.check_files()?;
-        let policy = self.config.plugins();
-        let engine = Engine::new()?.with_trust(policy.trust());
-        let mut engine = engine.with_documents(backend.documents.clone());
-        if let Some(dir) = policy.cache_dir.clone() {
-            let opened = tasks::spawn_blocking("open-cache", move || CodeCache::open(dir));
-            engine = engine.with_cache(opened.await.context("opening the cache was stopped")??);
-        }
+        let engine = self.engine(backend).await?;
         let configs = served(&self.config);
         let plugins = Arc::new(Plugins::load(&engine, configs).await.map_err(BadPlugins)?);
         Ok((plugins.clone(), Reloader::new(engine, plugins)))
+    }
+
+    /// Loads some roles' handlers, which stay as they are.
+    pub async fn load(
+        &self,
+        configs: Vec<PluginConfig>,
+        backend: &Backend,
+    ) -> anyhow::Result<Arc<dyn Handlers>> {
+        let engine = self.engine(backend).await?;
+        Ok(Arc::new(Plugins::load(&engine, configs).await.map_err(BadPlugins)?))
+    }
+
+    /// An engine with the cache and the trust of the configuration.
+    async fn engine(&self, backend: &Backend) -> anyhow::Result<Engine> {
+        let engine = Engine::new()?
+            .with_trust(self.config.plugins().trust())
+            .with_documents(backend.documents.clone());
+        Ok(match self.cache().await? {
+            Some(cache) => engine.with_cache(cache),
+            None => engine,
+        })
+    }
+
+    /// The configured cache; `None` where it is switched off or cannot be had by default.
+    pub async fn cache(&self) -> anyhow::Result<Option<CodeCache>> {
+        match self.config.plugins().cache_dir() {
+            CacheDir::Off => Ok(None),
+            CacheDir::Default => Ok(default_cache(|name| self.config.variable(name)).await),
+            CacheDir::At(dir) => Ok(Some(open_cache(dir.clone()).await?)),
+        }
     }
 }
 
@@ -166,13 +189,32 @@ pub fn memory(clock: &Clock, collections: Collections) -> Backend {
     }
 }
 
-/// Loads handlers that read documents of `backend`; fails with [`BadPlugins`].
-pub async fn load(
-    handlers: impl IntoIterator<Item = (Role, HandlerConfig)>,
-    backend: &Backend,
-) -> anyhow::Result<Arc<dyn Handlers>> {
-    let engine = Engine::new()?.with_documents(backend.documents.clone());
-    let configs = handlers.into_iter().map(|(role, handler)| PluginConfig { role, handler });
-    let plugins = Plugins::load(&engine, configs.collect()).await.map_err(BadPlugins)?;
-    Ok(Arc::new(plugins))
+/// Loads one handler without any configuration, with this user's cache; fails with
+/// [`BadPlugins`].
+pub async fn try_out(config: PluginConfig, backend: &Backend) -> anyhow::Result<Arc<dyn Handlers>> {
+    let mut engine = Engine::new()?.with_documents(backend.documents.clone());
+    if let Some(cache) = default_cache(|name| std::env::var_os(name)).await {
+        engine = engine.with_cache(cache);
+    }
+    Ok(Arc::new(Plugins::load(&engine, vec![config]).await.map_err(BadPlugins)?))
+}
+
+async fn default_cache(variable: impl Fn(&str) -> Option<OsString>) -> Option<CodeCache> {
+    let Some(dir) = CacheDir::by_default(variable) else {
+        tracing::warn!("no cache for compiled plugins: HOME is not set; set plugins.cache_dir");
+        return None;
+    };
+    match open_cache(dir).await {
+        Ok(cache) => Some(cache),
+        Err(error) => {
+            let error = format!("{error:#}");
+            tracing::warn!(error, "no cache for compiled plugins: each start compiles them");
+            None
+        }
+    }
+}
+
+async fn open_cache(dir: PathBuf) -> anyhow::Result<CodeCache> {
+    let opened = tasks::spawn_blocking("open-cache", move || CodeCache::open(dir));
+    Ok(opened.await.context("opening the cache was stopped")??)
 }

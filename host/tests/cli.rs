@@ -154,6 +154,7 @@ fn a_worker_needs_handlers_that_exist() {
         error: configs/worker.json:1:24: `handlers.echo.component`: there is no file configs/../plugins/echo.wasm; build the example plugins with `cargo xtask plugins`, or correct the path
         "
     );
+    assert!(!place.path().join("flowkit.db").exists(), "nothing was begun");
     fs::create_dir(place.path().join("plugins")).unwrap();
     fs::write(place.path().join("plugins/echo.wasm"), "fn main() {}").unwrap();
     insta::assert_snapshot!(
@@ -163,7 +164,6 @@ fn a_worker_needs_handlers_that_exist() {
         error: handlers.echo: configs/../plugins/echo.wasm is not a handler: the file is text; give the compiled .wasm, not its source
         "
     );
-    assert!(!place.path().join("flowkit.db").exists(), "nothing was begun");
 }
 
 #[test]

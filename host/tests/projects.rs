@@ -82,8 +82,10 @@ fn goes_from_new_to_a_result(language: &str) {
     assert_eq!(built.ok(), "made/fruit.wasm\n");
     assert_eq!(fs::read_dir(place.file("made")).expect("there").count(), 1);
     let checked = place.run(&["plugin", "check", "made/fruit.wasm"]).ok();
-    assert!(checked.contains(r#""name":"fruit-count""#), "{checked}");
+    assert!(checked.contains(": fruit-count 0.1.0"), "{checked}");
     let input = r#"{"text": "apple pear\n\nplum\n", "batch_lines": 2}"#;
+    let tested = place.run(&["plugin", "test", "made/fruit.wasm", "--input", input]).ok();
+    assert!(tested.contains(" ok, 0 failed, "), "{tested}");
     let ran = place.run(&["plugin", "run", "made/fruit.wasm", "--json", "--input", input]).ok();
     let ran: Value = serde_json::from_str(&ran).expect("JSON");
     assert_eq!(ran["metrics"], json!({"lines": 3, "words": 3, "bytes": 14}), "{ran}");

@@ -1,7 +1,6 @@
 //! kill -9 costs nothing that was finished.
 
 use std::collections::{HashMap, HashSet};
-use std::time::{Duration, Instant};
 
 use flowkit::protocol::RunEvent;
 use flowkit::store::{ArtifactStore, RunStore};
@@ -18,7 +17,8 @@ const BATCHES: u64 = 200;
 async fn a_killed_run_goes_on_where_it_was() {
     for seed in 1..=4u64 {
         let mut rng = rand::rngs::StdRng::seed_from_u64(seed);
-        let site = Site::new(json!({}));
+        // Far longer than a test waits: nobody waits for the lease of a process that is gone.
+        let site = Site::new(json!({"lease_ttl_sec": 600}));
         let input = json!({"count": BATCHES, "ms": 5}).to_string();
         let mut worker = site.worker("w-1");
         let task = site.ok(&["submit", "steps", "--input", &input]).trim().to_owned();
@@ -41,10 +41,7 @@ async fn a_killed_run_goes_on_where_it_was() {
             assert_eq!(kept.len() as u64, finished, "seed {seed}: finished without artifact");
             drop(store);
             worker = site.worker("w-1");
-            let restarted = Instant::now();
             site.wait_for(&task, "resumed", |now| batches(now) > finished);
-            let took = restarted.elapsed();
-            assert!(took < Duration::from_secs(20), "seed {seed}: resumed only after {took:?}");
         }
         let end = site.wait_for_end(&task);
         assert_eq!(end["status"], "finished", "seed {seed}: {end}\n{}", site.log("w-1"));

@@ -12,4 +12,5 @@ mod fleet;
 mod malformed;
 mod outage;
 mod plugin_run;
+mod plugins;
 mod support;

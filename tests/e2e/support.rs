@@ -60,6 +60,7 @@ impl Site {
             .arg(&self.config)
             .current_dir(self.dir.path())
             .stdin(Stdio::null())
+            .env("CACHE_DIRECTORY", concat!(env!("CARGO_TARGET_TMPDIR"), "/cache"))
             .env_remove("RUST_LOG");
         // What steers the tests is no configuration.
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("FLOWKIT_")) {
@@ -103,17 +104,10 @@ impl Site {
 
     /// Waits until the task is as wanted.
     pub fn wait_for(&self, task: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        let start = Instant::now();
-        loop {
+        self.wait_until(what, || {
             let now = self.task(task);
-            if wanted(&now) {
-                return now;
-            }
-            assert!(start.elapsed() < PATIENCE, "never {what}: {now}");
-            // What is waited for is another process; a look every 20 ms is not a guess of
-            // when it is done.
-            std::thread::sleep(Duration::from_millis(20));
-        }
+            if wanted(&now) { Ok(now) } else { Err(now.to_string()) }
+        })
     }
 
     /// Waits for the task's end.
@@ -129,19 +123,62 @@ impl Site {
 
     /// All events that were sent on a role's status topic, in order.
     pub async fn events(&self, role: &str) -> Vec<Status> {
+        let messages = self.messages(role).await;
+        let decode = |bytes: &Vec<u8>| Status::decode(bytes).expect("an event of the protocol");
+        messages.iter().map(decode).collect()
+    }
+
+    /// The same as they were sent.
+    pub async fn messages(&self, role: &str) -> Vec<Vec<u8>> {
         let db = Database::open(&self.db).expect("the database opens");
         let bus: Arc<dyn Bus> = Arc::new(EmbeddedBus::new(db));
         let topic = Topics::default().status(&Role::new(role).expect("a role"));
-        let group = format!("reader-{}", uuid::Uuid::new_v4());
-        let mut reader = bus.subscribe(&group, &[topic]).await.expect("the topic is read");
-        let mut events = Vec::new();
-        // The topic is complete: what does not come at once does not come.
-        while let Ok(message) = tokio::time::timeout(Duration::from_secs(2), reader.next()).await {
-            let message = message.expect("the topic is read");
-            reader.commit(&message).await.expect("the position is kept");
-            events.push(Status::decode(&message.value).expect("an event of the protocol"));
+        let mut history = bus.history(&topic).await.expect("the topic is read");
+        let mut messages = Vec::new();
+        while let Some(message) = history.next().await.expect("the topic is read") {
+            messages.push(message.value);
         }
-        events
+        messages
+    }
+
+    /// Writes the config anew, whole, as somebody who changes it.
+    pub fn change_config(&self, change: impl FnOnce(&mut Value)) {
+        let text = std::fs::read_to_string(&self.config).expect("the config");
+        let mut config = serde_json::from_str(&text).expect("the config is JSON");
+        change(&mut config);
+        let half = self.config.with_extension("new");
+        std::fs::write(&half, config.to_string()).expect("the config is written");
+        std::fs::rename(&half, &self.config).expect("the config is replaced");
+    }
+
+    /// Waits until `status --json` is as wanted, and gives what was wanted of it.
+    pub fn wait_for_status<T>(&self, what: &str, wanted: impl Fn(&Value) -> Option<T>) -> T {
+        self.wait_until(what, || {
+            let output = self.run(&["status", "--json"]);
+            let status = serde_json::from_slice(&output.stdout).unwrap_or_default();
+            wanted(&status).ok_or_else(|| format!("{status}\n{}", text(&output.stderr)))
+        })
+    }
+
+    /// Waits until a worker has logged this.
+    pub fn wait_for_log(&self, id: &str, line: &str) {
+        self.wait_until(line, || {
+            let log = self.log(id);
+            if log.contains(line) { Ok(()) } else { Err(log) }
+        });
+    }
+
+    fn wait_until<T>(&self, what: &str, look: impl Fn() -> Result<T, String>) -> T {
+        let start = Instant::now();
+        loop {
+            match look() {
+                Ok(found) => return found,
+                Err(now) => assert!(start.elapsed() < PATIENCE, "never {what}: {now}"),
+            }
+            // What is waited for is another process; a look every 20 ms is not a guess of
+            // when it is done.
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 

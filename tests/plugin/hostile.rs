@@ -179,7 +179,10 @@ async fn a_hoard_of_handles() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_description_without_end() {
     let told = beside(checked_with(&[("describe:none____", "describe:loop____")])).await;
-    assert_snapshot!(told, @"handler.wasm was tried and failed: time_limit: describe was stopped at its limit of 10000 ms; keep it short");
+    assert_snapshot!(told, @r"
+    handler.wasm was tried and failed: time_limit: describe was stopped at its limit of 10000 ms; keep it short
+      mend it, and try it with `flowkit plugin test`
+    ");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

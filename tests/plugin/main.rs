@@ -22,6 +22,8 @@ mod sandbox;
 mod server;
 mod stopping;
 mod support;
+mod swapping;
+mod swaps;
 mod worker;
 mod worlds;
 mod wrong_files;

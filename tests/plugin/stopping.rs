@@ -142,8 +142,11 @@ async fn a_handler_that_starts_above_the_limit_is_refused_at_load() {
     config.limits.memory_bytes = NonZeroU64::new(1 << 20).expect("not zero");
     let error = super::support::engine().load(config).await.expect_err("too little memory");
     let told = error.to_string();
-    let told = told.split_once(" was tried").expect("a trial").1;
-    assert_snapshot!(without_wanted(told), @" and failed: memory_limit: instantiation: the handler wanted N bytes of memory; limits.memory_bytes allows 1048576");
+    let told = told.split_once("was tried ").expect("a trial").1;
+    assert_snapshot!(without_wanted(told), @r"
+    and failed: memory_limit: instantiation: the handler wanted N bytes of memory; limits.memory_bytes allows 1048576
+      mend it, and try it with `flowkit plugin test`
+    ");
 }
 
 #[tokio::test]

@@ -195,6 +195,16 @@ async fn a_role_moves_to_the_next_version_and_a_run_ends_on_its_own() {
 }
 
 #[tokio::test]
+async fn a_later_version_that_needs_no_more_than_there_is_fits() {
+    let later = [
+        ("worker/handler@1.1.0", "worker/handler@1.9.0"),
+        ("worker/host@1.1.0", "worker/host@1.9.0"),
+        ("worker/types@1.1.0", "worker/types@1.9.0"),
+    ];
+    assert!(checked_with(&later).await.starts_with("ok: "));
+}
+
+#[tokio::test]
 async fn other_versions_are_refused_by_their_names() {
     let refused = engine().load(HandlerConfig::new(guest_file("next"))).await.expect_err("is off");
     let CheckError::OtherWorld { differences, .. } = refused else { panic!("{refused}") };

@@ -7,8 +7,11 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::printable::printable;
-use super::{EXIT_USAGE, Shared, print};
-use super::{plugin_build, plugin_inspect, plugin_keys, plugin_new, plugin_run, plugin_test};
+use super::{
+    EXIT_USAGE, Shared, plugin_build, plugin_inspect, plugin_keys, plugin_new, plugin_rollback,
+    plugin_run, plugin_test, print,
+};
+use crate::config::Need;
 use crate::plugin::{Inspection, check};
 
 /// Tries and checks handlers, without any backend.
@@ -22,6 +25,8 @@ pub enum PluginCommand {
     Run(plugin_run::RunArgs),
     /// Tries whether a handler does all that a worker relies on
     Test(plugin_test::TestArgs),
+    /// Brings an earlier version of a role's plugin back
+    Rollback(plugin_rollback::RollbackArgs),
     /// Says whether a file is a handler, or every reason why it is not
     Check(CheckArgs),
     /// Shows what a file is made of, whether it is a handler or not
@@ -58,6 +63,9 @@ pub async fn execute(command: PluginCommand, shared: &Shared) -> anyhow::Result<
         PluginCommand::Build(args) => plugin_build::execute(&args),
         PluginCommand::Run(args) => plugin_run::execute(args).await,
         PluginCommand::Test(args) => plugin_test::execute(args).await,
+        PluginCommand::Rollback(args) => {
+            plugin_rollback::execute(args, &shared.app(Need::Handlers)?).await
+        }
         PluginCommand::Check(args) => execute_check(&args).await,
         PluginCommand::Inspect(args) => plugin_inspect::execute(&args).await,
         PluginCommand::Keygen(args) => plugin_keys::keygen(&args),
@@ -73,8 +81,7 @@ async fn execute_check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
             print(format_args!("{file} is a handler of {}: {}", found.world, named(&found)))?;
         }
         (Ok(found), true) => {
-            let Inspection { world, describe, .. } = found;
-            print(json!({"handler": true, "world": world, "describe": describe}))?;
+            print(json!({"handler": true, "world": found.world, "describe": found.describe}))?;
         }
         (Err(error), true) => {
             print(json!({"handler": false, "error": error.to_string()}))?;

@@ -9,6 +9,9 @@ use flowkit_build::{Language, Project};
 use super::plugin_build::wrong_use;
 use super::print;
 
+/// Two batches for what is written.
+const INPUT: &str = r#"{"text": "one two\nthree\n", "batch_lines": 1}"#;
+
 /// `flowkit plugin new`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -53,8 +56,8 @@ fn told<'a>(
     text.push_str(&format!(
         "Next:\n  \
          flowkit plugin build {dir} --out {component}\n  \
-         flowkit plugin check {component}\n  \
-         flowkit plugin run {component} --input '{{\"text\": \"one two\\nthree\\n\"}}'"
+         flowkit plugin test {component} --input '{INPUT}'\n  \
+         flowkit plugin run {component} --input '{INPUT}'"
     ));
     text
 }
@@ -78,8 +81,8 @@ mod tests {
           handler.c
         Next:
           flowkit plugin build 'a b/it'\''s' --out fruit.wasm
-          flowkit plugin check fruit.wasm
-          flowkit plugin run fruit.wasm --input '{"text": "one two\nthree\n"}'
+          flowkit plugin test fruit.wasm --input '{"text": "one two\nthree\n", "batch_lines": 1}'
+          flowkit plugin run fruit.wasm --input '{"text": "one two\nthree\n", "batch_lines": 1}'
         "#);
     }
 }

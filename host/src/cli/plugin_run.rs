@@ -16,7 +16,7 @@ use crate::app::{self, Backend, BadPlugins};
 use crate::bus::{OutMessage, Tail};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
-use crate::plugin::CheckError;
+use crate::plugin::{CheckError, PluginConfig};
 use crate::protocol::{RunAddress, RunEvent, Status, cancel_signal, start_command};
 use crate::settings::Settings;
 use crate::store::{NewComplete, NewPartial, RunInput};
@@ -80,8 +80,9 @@ pub async fn execute(args: RunArgs) -> anyhow::Result<ExitCode> {
     let address = address_of(&args.file)?;
     let handler = args.grants.handler(&args.file);
     let backend = app::memory(&clock, args.grants.collections()?);
-    let handlers = app::load([(address.role.clone(), handler)], &backend).await;
-    let (handlers, seen) = Observed::new(handlers.map_err(without_role)?, args.upstream.is_some());
+    let wanted = PluginConfig { role: address.role.clone(), handler };
+    let handlers = app::try_out(wanted, &backend).await.map_err(without_role)?;
+    let (handlers, seen) = Observed::new(handlers, args.upstream.is_some());
     if let Some(file) = &args.upstream {
         leave_upstream(&backend, &address, file, &clock).await?;
     }

@@ -10,13 +10,14 @@ use clap::Args;
 use super::outcome::TaskReport;
 use super::progress::Progress;
 use super::{Interrupt, Interrupts, graph_file, note, print, table};
-use crate::app::{self, App, Backend};
+use crate::app::{App, Backend};
 use crate::coordinator::graph::Graph;
 use crate::coordinator::{Deps, Outcome, Task, driver};
+use crate::plugin::{HandlerConfig, PluginConfig};
 use crate::settings::Settings;
 use crate::store::TaskDoc;
 use crate::tasks::{self, TaskHandle};
-use crate::types::{TaskId, WorkerId};
+use crate::types::{Role, TaskId, WorkerId};
 use crate::worker::{Shutdown, Worker};
 
 /// How much longer than `shutdown_grace_sec` the worker may take to stop.
@@ -51,10 +52,14 @@ pub async fn execute(args: RunArgs, app: &App) -> anyhow::Result<ExitCode> {
     let graph = graph_file::read(&args.graph, Some(&configured.keys().cloned().collect()))?;
     let roles = graph.roles();
     let needed = configured.iter().filter(|(role, _)| roles.contains(role));
-    let needed = needed.map(|(role, handler)| (role.clone(), handler.clone()));
+    let entry = |(role, handler): (&Role, &HandlerConfig)| PluginConfig {
+        role: role.clone(),
+        handler: handler.clone(),
+    };
+    let needed = needed.map(entry).collect();
 
     let place = Place::open(app, settings_for(app, &graph)?).await?;
-    let handlers = app::load(needed, &place.backend).await?;
+    let handlers = app.load(needed, &place.backend).await?;
     let Backend { bus, store, .. } = place.backend.clone();
     let shutdown = Shutdown::new();
     let worker = Worker::new(place.settings.clone(), bus, store, handlers, app.clock.clone());

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::outcome::TaskReport;
 use super::printable::{brief, printable};
-use super::{Usage, print, table};
+use super::{Usage, print, served, table};
 use crate::app::App;
 use crate::clock::UnixMs;
 use crate::store::{NodeStatus, TaskDoc, WorkerRecord};
@@ -109,6 +109,7 @@ fn print_overview(
             ]);
         }
         print(rows)?;
+        print_plugins(workers, now)?;
     }
     if tasks.is_empty() {
         return print("no tasks");
@@ -123,6 +124,26 @@ fn print_overview(
             format!("{done} of {}", report.nodes.len()),
             batches.to_string(),
             ago(now.since(doc.created_at)),
+        ]);
+    }
+    print(rows)
+}
+
+/// Which version of its plugin serves each role, and on how many workers.
+fn print_plugins(workers: &[WorkerRecord], now: UnixMs) -> anyhow::Result<()> {
+    let versions = served::versions(workers);
+    if versions.is_empty() {
+        return Ok(());
+    }
+    let mut rows = table::new(&["role", "version", "digest", "workers", "since", "problem"]);
+    for (version, on) in versions {
+        rows.add_row(vec![
+            brief(&version.role, 60),
+            brief(&version.version, 20),
+            brief(&version.digest, 12),
+            on.workers.to_string(),
+            on.since.map_or_else(String::new, |since| ago(now.since(since))),
+            table::wrapped(&version.problem),
         ]);
     }
     print(rows)

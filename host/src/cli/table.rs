@@ -35,7 +35,7 @@ pub fn of_nodes(report: &TaskReport) -> Table {
 }
 
 /// A message in lines of a readable width, safe for a terminal.
-fn wrapped(text: &str) -> String {
+pub fn wrapped(text: &str) -> String {
     let text = brief(text, 400);
     let mut lines = vec![String::new()];
     for word in text.split(' ') {

@@ -45,6 +45,8 @@ pub async fn execute(_: WorkerArgs, app: &App) -> anyhow::Result<ExitCode> {
     }
     let settings = app.settings();
     let grace = settings.shutdown_grace;
+    // First of all: a worker without its files leaves no empty database behind.
+    app.config.check_files()?;
     let backend = app.backend(Some(&settings.worker_id)).await?;
     let (handlers, reloader) = app.plugins(&backend).await?;
     let roles: Vec<_> = handlers.roles().iter().map(ToString::to_string).collect();

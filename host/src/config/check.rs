@@ -161,7 +161,7 @@ pub(super) fn resolve_paths(keys: &mut Keys, layers: &Layers) {
     if let Some(Text::File(path)) = &mut keys.mongodb_uri {
         join(KeyPath::of(["mongodb_uri"]), path);
     }
-    if let Some(dir) = &mut keys.plugins.cache_dir {
+    if let super::CacheDir::At(dir) = &mut keys.plugins.cache_dir {
         join(KeyPath::of(["plugins", "cache_dir"]), dir);
     }
     for (role, HandlerConfig { component, dirs, signature, .. }) in &mut keys.handlers {

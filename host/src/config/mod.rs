@@ -5,6 +5,7 @@
 //! that over the default. An error names the key, and where the value comes from.
 
 mod check;
+pub mod edit;
 mod error;
 mod keys;
 mod layers;
@@ -23,7 +24,7 @@ use serde_json::Value;
 
 pub use error::{ConfigError, Origin, Problem};
 pub use place::{KeyPath, Place};
-pub use plugins::PluginKeys;
+pub use plugins::{CacheDir, PluginKeys};
 pub use servers::Servers;
 
 use crate::plugin::HandlerConfig;
@@ -179,9 +180,19 @@ impl Config {
         &self.roles
     }
 
+    /// Where the value of a key comes from.
+    pub fn origin(&self, key: &KeyPath) -> Origin {
+        self.layers.origin(key)
+    }
+
     /// What holds for all plugins.
     pub fn plugins(&self) -> &PluginKeys {
         &self.keys.plugins
+    }
+
+    /// A variable of the environment that the configuration was read in.
+    pub fn variable(&self, name: &str) -> Option<OsString> {
+        self.environment.get(std::ffi::OsStr::new(name)).cloned()
     }
 
     /// Each role's handler, of those roles also that are not served here.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 
 /// A key's path from the top, such as `handlers.echo.component`; a list's elements are
 /// named by their number, `handlers.echo.dirs.0`.
@@ -99,6 +100,8 @@ impl Place {
 pub struct Index {
     /// An object's members by their key, a list's elements by themselves.
     pub places: BTreeMap<KeyPath, Place>,
+    /// The bytes of each value, the whole text's under the empty path.
+    pub values: BTreeMap<KeyPath, Range<usize>>,
     /// Keys that an object has a second time.
     pub repeated: Vec<(KeyPath, Place)>,
 }
@@ -118,7 +121,9 @@ struct Scanner<'a> {
 
 impl Scanner<'_> {
     fn value(&mut self, path: &KeyPath) {
-        match self.peek() {
+        let first = self.peek();
+        let start = self.at;
+        match first {
             Some(b'{') => self.members(path),
             Some(b'[') => self.elements(path),
             Some(b'"') => {
@@ -131,6 +136,7 @@ impl Scanner<'_> {
                     .unwrap_or(rest.len());
             }
         }
+        self.index.values.insert(path.clone(), start..self.at);
     }
 
     fn members(&mut self, path: &KeyPath) {

@@ -93,6 +93,11 @@ pub(super) fn read_bytes(path: &Path) -> Result<Vec<u8>, ReadError> {
     Ok(bytes)
 }
 
+/// The digest of a file, whatever it is: lowercase hex SHA-256. Blocks.
+pub fn digest_of(path: &Path) -> std::io::Result<String> {
+    Ok(hex(&Sha256::digest(&std::fs::read(path)?)))
+}
+
 /// What a file is if it does not begin like a component.
 pub(super) fn sniff(bytes: &[u8]) -> Option<NotWasm> {
     // The second half of the preamble is a version and a layer: 1 and 0 for modules,

@@ -367,9 +367,9 @@ impl Session for Instance {
         self.begin(&timing)?;
         let outcome = timing.watch(self.world.classify_error(&mut self.store, error)).await;
         match self.end(&timing, outcome) {
-            Ok((reason_code, permanent)) => {
-                let class = results::classification(reason_code.clone(), permanent);
-                let replaced = u64::from(class.reason_code != reason_code);
+            Ok((said, permanent)) => {
+                let class = results::classification(said.clone(), permanent);
+                let replaced = u64::from(class.reason_code != said);
                 self.store.data().tally.add(Count::Unclassified, replaced);
                 Ok(class)
             }

@@ -49,7 +49,7 @@ pub use config::{BadLimit, DirGrant, HandlerConfig, Limits};
 pub use contract::{Difference, WORLD_VERSION};
 pub use engine::{Engine, EngineError};
 pub use env::{BadEnv, EnvValue};
-pub use file::NotWasm;
+pub use file::{NotWasm, digest_of};
 pub use grants::BadGrant;
 pub use http_grant::HttpGrant;
 pub use load::{CheckError, Inspection, Plugin, check};

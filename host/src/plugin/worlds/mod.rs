@@ -41,12 +41,6 @@ pub(super) struct Shape {
     link: fn(InstancePre<Guest>) -> wasmtime::Result<Linked>,
 }
 
-impl std::fmt::Debug for Shape {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.versions)
-    }
-}
-
 /// What the versions are called where somebody has to choose one.
 pub(super) fn versions(served: &[&Shape]) -> String {
     served.iter().map(|shape| shape.versions).collect::<Vec<_>>().join(" and ")

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use contract::documents::{found, query};
 use contract::{Backend, DocumentsBackend, object};
-use flowkit::documents::{DocumentQuery, Documents};
+use flowkit::documents::{DocumentQuery, Documents, DocumentsError};
 use flowkit::store::Collections;
 use mongodb::bson::Document;
 use serde_json::{Value, json};
@@ -153,4 +153,16 @@ async fn projections_and_sorts_agree() {
             compare(&mongo, &listed, query).await;
         }
     }
+}
+
+/// A database that is away may be back for the next attempt.
+#[tokio::test]
+async fn a_database_that_is_away_is_unavailable() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = nobody.local_addr().unwrap().port();
+    drop(nobody);
+    let uri = format!("mongodb://127.0.0.1:{port}/?serverSelectionTimeoutMS=200");
+    let away = super::connect(&uri, "test").await;
+    let refused = away.open(query("things", json!({}))).await.err();
+    assert!(matches!(refused, Some(DocumentsError::Unavailable(_))), "{refused:?}");
 }
