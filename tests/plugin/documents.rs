@@ -1,5 +1,6 @@
 //! Documents: granted collections alone, read in pages, closed with the run.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,12 +8,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use flowkit::documents::{DocumentCursor, DocumentQuery, Documents, DocumentsError};
-use flowkit::plugin::{HandlerConfig, Plugin};
+use flowkit::plugin::{HandlerConfig, Plugin, PluginConfig, Plugins};
+use flowkit::protocol::RunEvent;
+use flowkit::types::Role;
 use insta::assert_snapshot;
 use serde_json::json;
 
 use super::contained::beside;
 use super::support::{act, counter, engine, guest_file};
+use super::worker::Trial;
 
 /// A database whose collections are known by their names: `numbers` has a thousand
 /// documents, `down` is out of reach, `stuck` never answers.
@@ -58,11 +62,17 @@ impl Drop for Numbers {
     }
 }
 
-/// The caller, granted some of the database's collections.
-async fn reader(database: &Database, change: impl FnOnce(&mut HandlerConfig)) -> Plugin {
+/// The caller's configuration, with some of the database's collections.
+fn granted() -> HandlerConfig {
     let mut config = HandlerConfig::new(guest_file("caller"));
     config.http.push("nowhere.invalid".parse().expect("a host"));
     config.documents = ["numbers", "down", "stuck"].map(String::from).to_vec();
+    config
+}
+
+/// The caller, granted some of the database's collections.
+async fn reader(database: &Database, change: impl FnOnce(&mut HandlerConfig)) -> Plugin {
+    let mut config = granted();
     change(&mut config);
     let engine = engine().with_documents(Arc::new(database.clone()));
     engine.load(config).await.expect("loads")
@@ -122,4 +132,33 @@ async fn a_reader_without_end_and_a_database_that_never_answers() {
         .await
         .expect("goes on")
         .expect("works");
+}
+
+/// Cursors that a handler leaves open are closed with its run, on a worker too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_closes_what_its_runs_leave_open() {
+    let database = Database::default();
+    let engine = engine().with_documents(Arc::new(database.clone()));
+    let role = Role::new("reader").expect("valid");
+    let config = PluginConfig { role: role.clone(), handler: granted() };
+    let plugins = Plugins::load(&engine, vec![config]).await.expect("loads");
+    let mut trial = Trial::start(Arc::new(plugins), 2).await;
+    let whole = json!({"read": ["numbers", {"filter": {}, "batch_size": 300}]});
+    trial.command(&role, ("good", "n"), json!({"deeds": [whole, whole]})).await;
+    trial.command(&role, ("greedy", "n"), json!({"deeds": [{"hoard-cursors": "numbers"}]})).await;
+    let mut ends = BTreeMap::new();
+    while ends.len() < 2 {
+        let status = trial.event().await;
+        let end = match status.event {
+            RunEvent::TaskDone { metrics, .. } => json!(metrics)["sum"].to_string(),
+            RunEvent::TaskFailed { reason_code, .. } => reason_code,
+            _ => continue,
+        };
+        ends.insert(status.address.key.task_id.to_string(), end);
+    }
+    let expected = [("good", "1001000"), ("greedy", "cursor_limit")];
+    assert_eq!(ends, expected.map(|(task, end)| (task.to_owned(), end.to_owned())).into());
+    trial.stop().await;
+    assert!(database.most.load(Ordering::SeqCst) >= 8);
+    assert_eq!(database.open.load(Ordering::SeqCst), 0);
 }

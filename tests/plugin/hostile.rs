@@ -9,9 +9,13 @@ use flowkit::handler::{CallError, CancelFlag, Handler as _};
 use flowkit::metrics::Totals;
 use flowkit::plugin::{HandlerConfig, Limits, Plugin};
 use insta::assert_snapshot;
+use serde_json::json;
 
 use super::contained::beside;
-use super::support::{b0, counter, engine, guest_file, load, process, rogue, rogue_with, session};
+use super::support::{
+    act, b0, caller_with, counter, engine, guest_file, load, process, rogue, rogue_with, session,
+};
+use super::wrong_files::checked_with;
 
 /// The reason of a deed that ended its instance.
 async fn ended(plugin: &Plugin, deed: &str) -> String {
@@ -85,6 +89,7 @@ async fn waiting_is_no_computation() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_without_end() {
     let plugin = limited(|limits| limits.run_time_ms = 400).await;
+    let before = counter(&engine(), "rogue", "time_limit");
     let flag = CancelFlag::default();
     let mut session = session(&plugin, "next-batch:endless", &flag).await;
     let why = beside(async {
@@ -99,6 +104,7 @@ async fn a_run_without_end() {
     })
     .await;
     assert_snapshot!(why, @"time_limit: the run reached its limit of 400 ms in next-batch; raise limits.run_time_ms, or give a task less to do");
+    assert!(counter(&engine(), "rogue", "time_limit") > before);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -154,6 +160,26 @@ async fn a_result_of_100_mb() {
     let why = ended(&rogue().await, "huge").await;
     assert!(why.starts_with("result_too_large: process-batch: "), "{why}");
     assert!(counter(&engine(), "rogue", "result_too_large") > before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_call_that_wants_the_hosts_memory() {
+    let told = beside(act(&caller_with(|_| {}).await, json!({"random": 1_u64 << 40}))).await;
+    let told = told.expect_err("a TiB of random bytes");
+    assert!(told.starts_with("Dead") && told.contains("exceeds limit"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hoard_of_handles() {
+    let told = beside(act(&caller_with(|_| {}).await, json!("hoard-timers"))).await;
+    let told = told.expect_err("timers without end");
+    assert!(told.starts_with("Dead") && told.contains("HandlerTrap"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_description_without_end() {
+    let told = beside(checked_with(&[("describe:none____", "describe:loop____")])).await;
+    assert_snapshot!(told, @"handler.wasm was tried and failed: time_limit: describe was stopped at its limit of 10000 ms; keep it short");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,6 +4,7 @@ use flowkit::plugin::{CheckError, HandlerConfig, Plugin, check};
 use insta::assert_snapshot;
 use serde_json::{Value, json};
 
+use super::contained::beside;
 use super::server::Server;
 use super::support::{act, caller_with, counter, engine, guest_file};
 
@@ -57,7 +58,8 @@ async fn an_allowed_name_that_resolves_to_a_private_address_is_refused() {
     let server = Server::start();
     let name = format!("localhost:{}", server.port);
     let plugin = with(&[&name]).await;
-    let told = act(&plugin, get(server.url("localhost", "/hello"))).await.expect_err("refused");
+    let told = beside(act(&plugin, get(server.url("localhost", "/hello")))).await;
+    let told = told.expect_err("refused");
     assert_snapshot!(told, @"http_refused (permanent): the request failed: ErrorCode::DestinationIpProhibited");
     assert_eq!(server.connections(), 0);
     let meant = with(&[&name, "127.0.0.1"]).await;

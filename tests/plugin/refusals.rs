@@ -129,7 +129,7 @@ async fn what_is_of_another_world() {
           - it imports flowerz:worker/host@1.1.0, which this worker does not offer: a handler is given flowkit:worker and WASI 0.2 alone
     unknown version
         handler.wasm is a component, but not a handler:
-          - it is built for flowkit:worker/handler@7.0.0, and this worker speaks flowkit:worker@1.1.0; build it with the SDK of version 1, or use the worker that fits it
+          - it is built for flowkit:worker/handler@7.0.0, and this worker serves flowkit:worker 1.0.0 to 1.1.0; build it with an SDK for one of these, or use a worker that serves the other
     missing export
         handler.wasm is a component, but not a handler:
           - `next-batch` is missing; the world wants `next-batch: func() -> result<option<batch>, handler-error>`

@@ -24,7 +24,7 @@ async fn told(file: &Path) -> String {
 }
 
 /// What is said of the rogue with names replaced.
-async fn checked_with(replacements: &[(&str, &str)]) -> String {
+pub async fn checked_with(replacements: &[(&str, &str)]) -> String {
     checked(&rogue_renamed(replacements)).await
 }
 
@@ -72,7 +72,7 @@ async fn components_of_another_world() {
     ");
     assert_snapshot!(checked_with(&[("worker/handler@1.1.0", "worker/handler@2.0.0")]).await, @r"
     handler.wasm is a component, but not a handler:
-      - it is built for flowkit:worker/handler@2.0.0, and this worker speaks flowkit:worker@1.1.0; build it with the SDK of version 1, or use the worker that fits it
+      - it is built for flowkit:worker/handler@2.0.0, and this worker serves flowkit:worker 1.0.0 to 1.1.0; build it with an SDK for one of these, or use a worker that serves the other
     ");
 }
 

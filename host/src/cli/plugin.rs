@@ -7,11 +7,9 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::printable::printable;
-use super::{
-    EXIT_USAGE, Shared, plugin_build, plugin_inspect, plugin_keys, plugin_new, plugin_run,
-    plugin_test, print,
-};
-use crate::plugin::{Inspection, WORLD_VERSION, check};
+use super::{EXIT_USAGE, Shared, print};
+use super::{plugin_build, plugin_inspect, plugin_keys, plugin_new, plugin_run, plugin_test};
+use crate::plugin::{Inspection, check};
 
 /// Tries and checks handlers, without any backend.
 #[derive(Debug, Subcommand)]
@@ -72,10 +70,11 @@ async fn execute_check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let file = args.file.display();
     match (check(&args.file).await, args.json) {
         (Ok(found), false) => {
-            print(format_args!("{file} is a handler of {}: {}", world(), named(&found)))?;
+            print(format_args!("{file} is a handler of {}: {}", found.world, named(&found)))?;
         }
         (Ok(found), true) => {
-            print(json!({"handler": true, "world": world(), "describe": found.describe}))?;
+            let Inspection { world, describe, .. } = found;
+            print(json!({"handler": true, "world": world, "describe": describe}))?;
         }
         (Err(error), true) => {
             print(json!({"handler": false, "error": error.to_string()}))?;
@@ -84,10 +83,6 @@ async fn execute_check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         (Err(error), false) => return Err(super::Usage(error.to_string()).into()),
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn world() -> String {
-    format!("flowkit:worker@{WORLD_VERSION}")
 }
 
 /// What it says it is.

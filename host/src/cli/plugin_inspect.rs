@@ -31,10 +31,7 @@ pub struct InspectArgs {
 
 /// Runs it.
 pub async fn execute(args: &InspectArgs) -> anyhow::Result<ExitCode> {
-    let file = args.file.clone();
-    let reading = tasks::spawn_blocking("read-plugin", move || Anatomy::read(&file));
-    let read = reading.await.context("reading the file was stopped")?;
-    let found = read.map_err(|error| super::Usage(error.to_string()))?;
+    let found = anatomy(&args.file).await?;
     let refused = refusal(&args.file).await.err().map(|error| error.to_string());
     let signed = Signed::of(&args.file, &found.digest);
     if args.json {
@@ -43,6 +40,14 @@ pub async fn execute(args: &InspectArgs) -> anyhow::Result<ExitCode> {
         print(shown(args, &found, (&signed, refused.as_deref())))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a file is made of.
+pub(super) async fn anatomy(file: &Path) -> anyhow::Result<Anatomy> {
+    let path = file.to_owned();
+    let reading = tasks::spawn_blocking("read-plugin", move || Anatomy::read(&path));
+    let read = reading.await.context("reading the file was stopped")?;
+    Ok(read.map_err(|error| super::Usage(error.to_string()))?)
 }
 
 /// What the signature file beside a component is worth.

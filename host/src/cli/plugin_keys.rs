@@ -8,12 +8,10 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 
+use super::plugin_inspect::anatomy;
 use super::{Shared, Usage, note, print};
 use crate::config::{Config, Need};
-use crate::plugin::{
-    Anatomy, PublicKey, SecretKey, TrustError, read_signature, signature_file, verify,
-};
-use crate::tasks;
+use crate::plugin::{PublicKey, SecretKey, TrustError, read_signature, signature_file, verify};
 
 /// `flowkit plugin keygen`.
 #[derive(Debug, Args)]
@@ -86,7 +84,7 @@ pub fn keygen(args: &KeygenArgs) -> anyhow::Result<ExitCode> {
 pub async fn sign(args: &SignArgs) -> anyhow::Result<ExitCode> {
     let key = SecretKey::read(&args.key)
         .map_err(|error| Usage(format!("--key {}: {}", args.key.display(), bare(&error))))?;
-    let found = read(&args.file).await?;
+    let found = anatomy(&args.file).await?;
     if let Some(problem) = &found.problem {
         return Err(Usage(format!("{}: {problem}", args.file.display())).into());
     }
@@ -116,7 +114,7 @@ pub async fn verify_file(args: VerifyArgs, shared: &Shared) -> anyhow::Result<Ex
                     `plugins.trusted_keys` of the configuration";
         return Err(Usage(text.into()).into());
     }
-    let found = read(&args.file).await?;
+    let found = anatomy(&args.file).await?;
     let (file, signed) =
         (args.file.display(), args.signature.unwrap_or_else(|| signature_file(&args.file)));
     let Some(text) = read_signature(&signed)? else {
@@ -139,13 +137,6 @@ fn config(shared: &Shared) -> anyhow::Result<Config> {
     let app = shared.app(Need::Database);
     let why = "no --key is given, so the keys are those of the configuration";
     Ok(app.context(why)?.config)
-}
-
-async fn read(file: &Path) -> anyhow::Result<Anatomy> {
-    let path = file.to_owned();
-    let reading = tasks::spawn_blocking("read-plugin", move || Anatomy::read(&path));
-    let read = reading.await.context("reading the file was stopped")?;
-    Ok(read.map_err(|error| Usage(error.to_string()))?)
 }
 
 /// Whole or not at all: a worker may be watching the file.

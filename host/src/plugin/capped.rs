@@ -11,6 +11,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep};
 use wasmtime_wasi_http::{Error, WasiBody};
 
+use super::counts::{Count, Tally};
+
 /// A request's or an answer's body with its limits.
 pub(super) struct Capped<B> {
     inner: B,
@@ -18,6 +20,7 @@ pub(super) struct Capped<B> {
     left: u64,
     pause: Option<Pause>,
     too_long: fn(u64) -> Error,
+    tally: Tally,
     /// An answer counts as under way until its body is gone.
     _slot: Option<OwnedSemaphorePermit>,
 }
@@ -31,9 +34,9 @@ struct Pause {
 
 impl Capped<WasiBody> {
     /// At most `most` bytes.
-    pub fn request(inner: WasiBody, most: u64) -> Self {
+    pub fn request(inner: WasiBody, most: u64, tally: Tally) -> Self {
         let too_long = |most| Error::HttpRequestBodySize(Some(most));
-        Self { inner, most, left: most, pause: None, too_long, _slot: None }
+        Self { inner, most, left: most, pause: None, too_long, tally, _slot: None }
     }
 }
 
@@ -53,13 +56,13 @@ impl Capped<Incoming> {
     /// At most `most` bytes, and at most `longest` between two pieces.
     pub fn response(
         inner: Incoming,
-        most: u64,
-        longest: Duration,
+        (most, longest): (u64, Duration),
+        tally: Tally,
         slot: OwnedSemaphorePermit,
     ) -> Self {
         let pause = Some(Pause { longest, end: Box::pin(sleep(longest)), waiting: false });
         let too_long = |most| Error::HttpResponseBodySize(Some(most));
-        Self { inner, most, left: most, pause, too_long, _slot: Some(slot) }
+        Self { inner, most, left: most, pause, too_long, tally, _slot: Some(slot) }
     }
 }
 
@@ -91,6 +94,9 @@ where
                     pause.end.as_mut().reset(end);
                 }
                 let waited = pause.end.as_mut().poll(context);
+                if waited.is_ready() {
+                    self.tally.add(Count::HttpTimeLimit, 1);
+                }
                 return waited.map(|()| Some(Err(Error::ConnectionReadTimeout)));
             }
         };
@@ -103,7 +109,10 @@ where
                 self.left = left;
                 Ok(frame)
             }
-            None => Err((self.too_long)(self.most)),
+            None => {
+                self.tally.add(Count::HttpBodyLimit, 1);
+                Err((self.too_long)(self.most))
+            }
         }))
     }
 

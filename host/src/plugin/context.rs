@@ -139,7 +139,7 @@ impl Guest {
         })
     }
 
-    fn require_run(&self, function: &str) -> wasmtime::Result<()> {
+    pub(super) fn require_run(&self, function: &str) -> wasmtime::Result<()> {
         self.require_run_for("host", function)
     }
 
@@ -150,7 +150,7 @@ impl Guest {
         Err(OutsideRun(format!("{interface}.{function}")).into())
     }
 
-    fn keep_checkpoint(&mut self, checkpoint: &str) -> Result<(), String> {
+    pub(super) fn keep_checkpoint(&mut self, checkpoint: &str) -> Result<(), String> {
         let Some(batch) = &mut self.batch else {
             return Err("save-checkpoint works only inside process-batch, because a \
                         checkpoint takes effect together with its batch"
@@ -168,7 +168,7 @@ impl Guest {
         Ok(())
     }
 
-    fn keep_partial(&mut self, uid: &str, meta: &str) -> Result<(), String> {
+    pub(super) fn keep_partial(&mut self, uid: &str, meta: &str) -> Result<(), String> {
         let Some(batch) = &mut self.batch else {
             return Err("upsert-partial works only inside process-batch".to_owned());
         };

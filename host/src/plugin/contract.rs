@@ -1,49 +1,16 @@
-//! Compares a component's imports and exports with the world of `wit/worker.wit`, so that
+//! Compares a component's imports and exports with the world that it is built for, so that
 //! an author learns every difference at once and in WIT's words.
 
 use wasmtime::Engine;
 use wasmtime::component::types::{Component, ComponentFunc, ComponentInstance, ComponentItem};
 
 use super::wit_text;
+use super::worlds::{self, Shape};
 
-/// The version of the package `flowkit:worker` that this worker speaks.
-pub const WORLD_VERSION: &str = "1.1.0";
+/// The version of the package `flowkit:worker` that authors build for.
+pub const WORLD_VERSION: &str = worlds::VERSION;
 
 const PACKAGE: &str = "flowkit:worker/";
-
-/// What a handler exports.
-const HANDLER: [(&str, &str); 8] = [
-    ("describe", "func() -> result<string, handler-error>"),
-    ("init", "func(run-info: string) -> result<_, handler-error>"),
-    (
-        "iter-batches",
-        "func(input: string, checkpoint: option<string>) -> result<option<string>, handler-error>",
-    ),
-    ("next-batch", "func() -> result<option<batch>, handler-error>"),
-    ("process-batch", "func(batch: batch) -> result<string, handler-error>"),
-    ("finalize", "func() -> result<string, handler-error>"),
-    ("classify-error", "func(error: handler-error) -> result<classification, handler-error>"),
-    ("cleanup", "func() -> result<_, handler-error>"),
-];
-
-/// What the worker offers.
-const HOST: [(&str, &str); 8] = [
-    ("run-info", "func() -> string"),
-    ("cancelled", "func() -> option<cancellation>"),
-    ("sleep", "func(ms: u32) -> bool"),
-    ("save-checkpoint", "func(checkpoint: string) -> result<_, handler-error>"),
-    ("upsert-partial", "func(batch-uid: string, meta: string) -> result<_, handler-error>"),
-    ("run-totals", "func() -> string"),
-    ("log", "func(level: string, message: string)"),
-    ("metric", "func(kind: string, name: string, value: f64)"),
-];
-
-/// What it offers for collections.
-const DOCUMENTS: [(&str, &str); 3] = [
-    ("open", "func(collection: string, query: string) -> result<u32, handler-error>"),
-    ("next", "func(cursor: u32) -> result<option<string>, handler-error>"),
-    ("close", "func(cursor: u32)"),
-];
 
 /// WASI 0.2 as the worker links it. The two of `wasi:http` are only for roles that are
 /// granted hosts.
@@ -94,14 +61,16 @@ pub enum Difference {
         /// What is probably wrong; may be empty.
         hint: &'static str,
     },
-    /// The interface of another major version.
+    /// The interface of a version that is not served.
     #[error(
-        "it is built for {found}, and this worker speaks flowkit:worker@{WORLD_VERSION}; build \
-         it with the SDK of version 1, or use the worker that fits it"
+        "it is built for {found}, and this worker serves flowkit:worker {served}; build it with \
+         an SDK for one of these, or use a worker that serves the other"
     )]
     OtherVersion {
         /// The interface's full name.
         found: String,
+        /// The versions that are served.
+        served: String,
     },
     /// A function is not there.
     #[error("`{name}` is missing; the world wants `{name}: {wanted}`")]
@@ -142,17 +111,46 @@ pub enum Difference {
     },
 }
 
-/// Every difference between a component and a handler; empty for a handler.
-pub(super) fn differences(engine: &Engine, component: &Component) -> Vec<Difference> {
-    let mut found = Vec::new();
-    exports(engine, component, &mut found);
-    for (name, item) in component.imports(engine) {
-        import(engine, name, &item.ty, &mut found);
-    }
-    found
+/// What a component is built for.
+pub(super) struct Target {
+    /// The version that serves it.
+    pub(super) shape: &'static Shape,
+    /// Its package with its own version, such as `flowkit:worker@1.0.0`.
+    pub(super) world: String,
 }
 
-fn exports(engine: &Engine, component: &Component, found: &mut Vec<Difference>) {
+/// What a component is built for, if that is among those `served`; or every difference
+/// between it and a handler.
+pub(super) fn target_of(
+    engine: &Engine,
+    component: &Component,
+    served: &[&'static Shape],
+) -> Result<Target, Vec<Difference>> {
+    let mut found = Vec::new();
+    let target = match exported(engine, component, served) {
+        Ok((target, handler)) => {
+            exports(engine, target.shape, &handler, &mut found);
+            target
+        }
+        // Its imports are of that version too.
+        Err(other @ Difference::OtherVersion { .. }) => return Err(vec![other]),
+        Err(other) => {
+            found.push(other);
+            Target { shape: worlds::SERVED[0], world: String::new() }
+        }
+    };
+    for (name, item) in component.imports(engine) {
+        import(engine, target.shape, (name, &item.ty), &mut found);
+    }
+    if found.is_empty() { Ok(target) } else { Err(found) }
+}
+
+/// The handler that it exports, and the version of that.
+fn exported(
+    engine: &Engine,
+    component: &Component,
+    served: &[&'static Shape],
+) -> Result<(Target, ComponentInstance), Difference> {
     let mut names = Vec::new();
     let mut other_version = None;
     for (name, item) in component.exports(engine) {
@@ -160,36 +158,46 @@ fn exports(engine: &Engine, component: &Component, found: &mut Vec<Difference>) 
         if interface(name) != Some("handler") {
             continue;
         }
-        match &item.ty {
-            ComponentItem::ComponentInstance(instance) if compatible(name) => {
-                return handler(engine, instance, found);
+        let shape = served.iter().find(|shape| (shape.fits)(version(name)));
+        match (shape, item.ty) {
+            (Some(shape), ComponentItem::ComponentInstance(instance)) => {
+                let world = format!("{}@{}", PACKAGE.trim_end_matches('/'), version(name));
+                return Ok((Target { shape, world }, instance));
             }
             _ => other_version = Some(name.to_owned()),
         }
     }
-    found.push(match other_version {
-        Some(found) => Difference::OtherVersion { found },
+    Err(match other_version {
+        Some(found) => Difference::OtherVersion { found, served: worlds::versions(served) },
         None => Difference::NoHandler { hint: hint(&names), found: list(&names) },
-    });
+    })
 }
 
-fn handler(engine: &Engine, instance: &ComponentInstance, found: &mut Vec<Difference>) {
-    for (name, wanted) in HANDLER {
-        match instance.get_export(engine, name).map(|item| item.ty) {
+fn exports(
+    engine: &Engine,
+    shape: &Shape,
+    handler: &ComponentInstance,
+    found: &mut Vec<Difference>,
+) {
+    for &(name, wanted) in shape.handler {
+        match handler.get_export(engine, name).map(|item| item.ty) {
             None => found.push(Difference::Missing { name, wanted }),
             Some(item) => found.extend(wrong_type(name, wanted, &item)),
         }
     }
 }
 
-fn import(engine: &Engine, name: &str, item: &ComponentItem, found: &mut Vec<Difference>) {
-    match (interface(name), item) {
-        (Some("types"), ComponentItem::ComponentInstance(_)) if compatible(name) => {}
-        (Some("host"), ComponentItem::ComponentInstance(instance)) if compatible(name) => {
-            functions(engine, (name, "host", &HOST), instance, found);
-        }
-        (Some("documents"), ComponentItem::ComponentInstance(instance)) if compatible(name) => {
-            functions(engine, (name, "documents", &DOCUMENTS), instance, found);
+fn import(
+    engine: &Engine,
+    shape: &Shape,
+    (name, item): (&str, &ComponentItem),
+    found: &mut Vec<Difference>,
+) {
+    let short = interface(name).filter(|_| (shape.fits)(version(name)));
+    let known = shape.imports.iter().find(|(known, _)| Some(*known) == short);
+    match (known, item) {
+        (Some((short, known)), ComponentItem::ComponentInstance(instance)) => {
+            functions(engine, (name, short, known), instance, found);
         }
         _ if WASI.contains(&base(name)) && version(name).starts_with("0.2.") => {}
         _ => {
@@ -245,12 +253,6 @@ fn version(name: &str) -> &str {
     name.split_once('@').map_or("", |(_, version)| version)
 }
 
-/// Inside 1.x only imports and interfaces are added, so any 1.x export fits.
-fn compatible(name: &str) -> bool {
-    let version = version(name);
-    version.starts_with("1.") && !version.contains('-')
-}
-
 fn list(names: &[String]) -> String {
     const SHOWN: usize = 10;
     if names.is_empty() {
@@ -283,7 +285,7 @@ fn import_hint(name: &str) -> &'static str {
     } else if name.starts_with("wasi:") && !version(name).starts_with("0.2.") {
         ": it offers WASI 0.2"
     } else if interface(name).is_some() {
-        ": a newer worker may"
+        ": a newer worker may; this one has flowkit:worker@1.1.0"
     } else {
         ": a handler is given flowkit:worker and WASI 0.2 alone"
     }

@@ -20,6 +20,8 @@ pub(super) enum Count {
     HttpRefused,
     /// Errors that `classify-error` gave no usable name.
     Unclassified,
+    HttpTimeLimit,
+    HttpBodyLimit,
     CpuMs,
 }
 
@@ -37,6 +39,8 @@ impl Count {
             Self::HttpRequests => "http_requests",
             Self::HttpRefused => "http_refused",
             Self::Unclassified => "unclassified",
+            Self::HttpTimeLimit => "http_time_limit",
+            Self::HttpBodyLimit => "http_body_limit",
             Self::CpuMs => "cpu_ms",
         }
     }

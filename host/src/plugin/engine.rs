@@ -17,6 +17,7 @@ use super::context::Guest;
 use super::counts::Counts;
 use super::http_client::Client;
 use super::trust::Trust;
+use super::worlds::{self, Shape};
 
 /// How often a running guest is asked whether it may go on.
 const TICK: Duration = Duration::from_millis(5);
@@ -42,6 +43,7 @@ pub struct Engine {
     pub(super) compiler: Arc<Compiler>,
     pub(super) documents: Option<Arc<dyn Documents>>,
     pub(super) client: Arc<Client>,
+    pub(super) worlds: &'static [&'static Shape],
 }
 
 /// One compilation at a time, and their count.
@@ -108,6 +110,7 @@ impl Engine {
             trust: Arc::default(),
             compiler: Arc::default(),
             client: Client::system(),
+            worlds: worlds::SERVED,
         })
     }
 
@@ -132,6 +135,16 @@ impl Engine {
     pub fn with_trust(mut self, trust: Trust) -> Self {
         self.trust = Arc::new(trust);
         self
+    }
+
+    /// The same engine, which serves the world of `wit/next` beside the present one. That
+    /// world is there for tests; no worker asks for it.
+    pub fn with_next_world(mut self) -> Result<Self, EngineError> {
+        let mut linker = Linker::clone(&self.linker);
+        worlds::add_next(&mut linker).map_err(settings)?;
+        self.linker = Arc::new(linker);
+        self.worlds = worlds::WITH_NEXT;
+        Ok(self)
     }
 
     /// How many components this engine and its clones have compiled.

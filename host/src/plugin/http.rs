@@ -117,6 +117,11 @@ impl Rules {
         Error::ConnectionLimitReached
     }
 
+    fn too_slow(&self, error: Error) -> Error {
+        self.tally.add(Count::HttpTimeLimit, 1);
+        error
+    }
+
     async fn exchange(
         self,
         mut request: Request<WasiBody>,
@@ -128,18 +133,19 @@ impl Rules {
         let connecting = self.connect(&target);
         let stream = timeout(within(options.connect_timeout), connecting)
             .await
-            .map_err(|_| Error::ConnectionTimeout)??;
+            .map_err(|_| self.too_slow(Error::ConnectionTimeout))??;
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
         *request.uri_mut() = path.parse().map_err(|_| Error::HttpRequestUriInvalid)?;
-        let body = self.body;
-        let request = request.map(|inner| Capped::request(inner, body).boxed_unsync());
+        let (body, tally) = (self.body, self.tally.clone());
+        let request = request.map(|inner| Capped::request(inner, body, tally).boxed_unsync());
         let head = within(options.first_byte_timeout);
         let (response, driver) = timeout(head, send(stream, request))
             .await
-            .map_err(|_| Error::ConnectionReadTimeout)??;
+            .map_err(|_| self.too_slow(Error::ConnectionReadTimeout))??;
         let pause = within(options.between_bytes_timeout);
+        let caps = (body, pause);
         let response =
-            response.map(|inner| Capped::response(inner, body, pause, slot).boxed_unsync());
+            response.map(|inner| Capped::response(inner, caps, self.tally, slot).boxed_unsync());
         Ok((response, driver))
     }
 

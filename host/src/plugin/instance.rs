@@ -9,8 +9,6 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use wasmtime::{Store, Trap, UpdateDeadline};
 
-use super::bindings::HandlerWorld;
-use super::bindings::exports::flowkit::worker::handler as wit;
 use super::config::HandlerConfig;
 use super::context::{CallLimits, Guest, MAX_HANDLES, Made, OpenBatch};
 use super::counts::Count;
@@ -22,6 +20,7 @@ use super::output::{Level, Output};
 use super::results;
 use super::text;
 use super::timing::{Stopped, Timing};
+use super::worlds::{Called, World};
 use crate::handler::{
     AdapterProposal, Batch, BatchOutput, CallError, CancelFlag, Classification, FaultCode,
     FinalOutput, HandlerError, HostFault, OpenError, OpenRequest, Session, YieldedBatch,
@@ -42,7 +41,7 @@ const SMALL_CHANGE: usize = 1 << 20;
 /// A live instance. Its store is never used again after a trap or a dropped call.
 pub(super) struct Instance {
     store: Store<Guest>,
-    world: HandlerWorld,
+    world: World,
     cancel: CancelFlag,
     calls: CallLimits,
     /// Processor time of the calls that are over.
@@ -134,7 +133,7 @@ async fn start(
             }
         }
     });
-    let outcome = timing.watch(compiled.pre.instantiate_async(&mut store)).await;
+    let outcome = timing.watch(compiled.pre.instantiate(&mut store)).await;
     match outcome {
         Ok(Ok(world)) => Ok(Instance {
             store,
@@ -207,7 +206,7 @@ fn count(guest: &Guest, fault: &HostFault) {
 }
 
 /// A call's way back from [`Timing::watch`].
-type Outcome<R> = Result<wasmtime::Result<Result<R, wit::HandlerError>>, Stopped>;
+type Outcome<R> = Result<Called<R>, Stopped>;
 
 impl Instance {
     fn call(&self, function: &'static str) -> Timing {
@@ -258,7 +257,7 @@ impl Instance {
         }
     }
 
-    fn handler_error(&self, error: wit::HandlerError) -> HandlerError {
+    fn handler_error(&self, error: HandlerError) -> HandlerError {
         let detail = error.detail.filter(|detail| {
             let fits = detail.len() <= MAX_DETAIL;
             if !fits {
@@ -274,8 +273,7 @@ impl Instance {
         let timing = Timing::new("describe", TRIAL, self.cancel.clone());
         let described = match self.begin(&timing) {
             Ok(()) => {
-                let handler = self.world.flowkit_worker_handler();
-                let outcome = timing.watch(handler.call_describe(&mut self.store)).await;
+                let outcome = timing.watch(self.world.describe(&mut self.store)).await;
                 self.end(&timing, outcome)
             }
             Err(error) => Err(error),
@@ -304,8 +302,7 @@ impl Session for Instance {
         let timing = self.call("init");
         self.begin(&timing)?;
         let info = self.store.data().run_info.clone().unwrap_or_default();
-        let handler = self.world.flowkit_worker_handler();
-        let outcome = timing.watch(handler.call_init(&mut self.store, &info)).await;
+        let outcome = timing.watch(self.world.init(&mut self.store, &info)).await;
         self.end(&timing, outcome)
     }
 
@@ -316,8 +313,7 @@ impl Session for Instance {
     ) -> Result<Option<AdapterProposal>, CallError> {
         let timing = self.call("iter-batches");
         self.begin(&timing)?;
-        let handler = self.world.flowkit_worker_handler();
-        let call = handler.call_iter_batches(&mut self.store, input, checkpoint);
+        let call = self.world.iter_batches(&mut self.store, input, checkpoint);
         let outcome = timing.watch(call).await;
         let proposed = self.end(&timing, outcome)?;
         proposed
@@ -329,11 +325,10 @@ impl Session for Instance {
     async fn next_batch(&mut self) -> Result<Option<YieldedBatch>, CallError> {
         let timing = self.call("next-batch");
         self.begin(&timing)?;
-        let handler = self.world.flowkit_worker_handler();
-        let outcome = timing.watch(handler.call_next_batch(&mut self.store)).await;
+        let outcome = timing.watch(self.world.next_batch(&mut self.store)).await;
         let batch = self.end(&timing, outcome)?;
         batch
-            .map(|batch| results::yielded(batch.uid, batch.payload, self.max_result))
+            .map(|(uid, payload)| results::yielded(uid, payload, self.max_result))
             .transpose()
             .map_err(|fault| self.reject(fault))
     }
@@ -348,9 +343,8 @@ impl Session for Instance {
         let guest = self.store.data_mut();
         guest.totals.clone_from(totals);
         guest.batch = Some(OpenBatch::new(batch.uid.to_string()));
-        let handler = self.world.flowkit_worker_handler();
-        let named = wit::Batch { uid: Some(batch.uid.to_string()), payload: batch.payload.clone() };
-        let outcome = timing.watch(handler.call_process_batch(&mut self.store, &named)).await;
+        let call = self.world.process_batch(&mut self.store, batch.uid.as_str(), &batch.payload);
+        let outcome = timing.watch(call).await;
         let left = self.store.data_mut().batch.take();
         let returned = self.end(&timing, outcome)?;
         let metrics =
@@ -363,8 +357,7 @@ impl Session for Instance {
         let timing = self.call("finalize");
         self.begin(&timing)?;
         self.store.data_mut().totals.clone_from(totals);
-        let handler = self.world.flowkit_worker_handler();
-        let outcome = timing.watch(handler.call_finalize(&mut self.store)).await;
+        let outcome = timing.watch(self.world.finalize(&mut self.store)).await;
         let returned = self.end(&timing, outcome)?;
         results::final_output(&returned, self.max_result).map_err(|fault| self.reject(fault))
     }
@@ -372,14 +365,11 @@ impl Session for Instance {
     async fn classify_error(&mut self, error: &HandlerError) -> Result<Classification, CallError> {
         let timing = self.call("classify-error");
         self.begin(&timing)?;
-        let handler = self.world.flowkit_worker_handler();
-        let error =
-            wit::HandlerError { message: error.message.clone(), detail: error.detail.clone() };
-        let outcome = timing.watch(handler.call_classify_error(&mut self.store, &error)).await;
+        let outcome = timing.watch(self.world.classify_error(&mut self.store, error)).await;
         match self.end(&timing, outcome) {
-            Ok(said) => {
-                let class = results::classification(said.reason_code.clone(), said.permanent);
-                let replaced = u64::from(class.reason_code != said.reason_code);
+            Ok((reason_code, permanent)) => {
+                let class = results::classification(reason_code.clone(), permanent);
+                let replaced = u64::from(class.reason_code != reason_code);
                 self.store.data().tally.add(Count::Unclassified, replaced);
                 Ok(class)
             }
@@ -396,8 +386,7 @@ impl Session for Instance {
     async fn cleanup(&mut self) -> Result<(), CallError> {
         let timing = Timing::new("cleanup", CLEANUP, self.cancel.clone()).whatever_is_cancelled();
         self.begin(&timing)?;
-        let handler = self.world.flowkit_worker_handler();
-        let outcome = timing.watch(handler.call_cleanup(&mut self.store)).await;
+        let outcome = timing.watch(self.world.cleanup(&mut self.store)).await;
         self.end(&timing, outcome)
     }
 }

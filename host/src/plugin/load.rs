@@ -11,9 +11,7 @@ use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 use wasmtime::component::Component;
 
-use super::bindings::HandlerWorldPre;
 use super::config::{BadLimit, HandlerConfig};
-use super::context::Guest;
 use super::contract::{self, Difference};
 use super::engine::{Engine, EngineError};
 use super::file::{Contents, MAX_FILE, NotWasm, ReadError};
@@ -21,6 +19,7 @@ use super::grants::{BadGrant, Grants};
 use super::instance;
 use super::source::Source;
 use super::trust::TrustError;
+use super::worlds::Linked;
 use crate::handler::{Handler, HostFault, OpenError, OpenRequest, Session};
 use crate::tasks;
 use crate::types::Role;
@@ -51,6 +50,8 @@ pub struct Inspection {
     pub digest: String,
     /// Its size.
     pub bytes: u64,
+    /// The version of the world that it is built for, such as `flowkit:worker@1.0.0`.
+    pub world: String,
     /// What `describe` returned.
     pub describe: Map<String, Value>,
     /// The interfaces it imports, sorted. An import grants nothing by itself.
@@ -277,6 +278,7 @@ impl Engine {
             digest: compiled.digest.to_string(),
             bytes: compiled.bytes,
             describe,
+            world: compiled.world.clone(),
             imports: compiled.imports.clone(),
             needs: compiled.http_import().map(|_| "http").into_iter().collect(),
         })
@@ -318,9 +320,10 @@ pub(super) struct Prepared {
 /// A component ready to be instantiated.
 pub(super) struct Compiled {
     pub(super) digest: Arc<str>,
-    pub(super) pre: HandlerWorldPre<Guest>,
+    pub(super) pre: Linked,
     bytes: u64,
     imports: Vec<String>,
+    world: String,
 }
 
 impl Compiled {
@@ -339,21 +342,19 @@ fn compile(
     let source = Source::find(engine, role, config)?;
     let component = component(engine, path, &source.contents)?;
     let ty = component.component_type();
-    let differences = contract::differences(&engine.engine, &ty);
-    if !differences.is_empty() {
-        return Err(CheckError::OtherWorld { path: path.to_owned(), differences });
-    }
+    let target = contract::target_of(&engine.engine, &ty, engine.worlds)
+        .map_err(|differences| CheckError::OtherWorld { path: path.to_owned(), differences })?;
     let mut imports: Vec<String> =
         ty.imports(&engine.engine).map(|(name, _)| name.to_owned()).collect();
     imports.sort();
     let pre = engine
         .linker
         .instantiate_pre(&component)
-        .and_then(HandlerWorldPre::new)
+        .and_then(|component| target.shape.link(component))
         .map_err(|error| CheckError::Link { path: path.to_owned(), reason: reason(&error) })?;
     let bytes = source.contents.bytes.len() as u64;
     let digest = source.contents.digest.as_str().into();
-    let compiled = Compiled { digest, pre, bytes, imports };
+    let compiled = Compiled { digest, pre, bytes, imports, world: target.world };
     Ok(Prepared { compiled: Arc::new(compiled), source: Arc::new(source) })
 }
 

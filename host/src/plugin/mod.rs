@@ -41,6 +41,7 @@ mod timing;
 mod trust;
 mod versions;
 mod wit_text;
+mod worlds;
 
 pub use anatomy::{Anatomy, Capabilities, refusal};
 pub use code_cache::{CacheError, CodeCache};

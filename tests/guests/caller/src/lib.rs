@@ -6,12 +6,15 @@
 
 use std::time::Duration;
 
+use flowkit_sdk::documents::Order;
 use flowkit_sdk::prelude::*;
 use flowkit_sdk::{documents, http};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use wasip2::clocks::monotonic_clock::subscribe_duration;
 use wasip2::http::outgoing_handler;
 use wasip2::http::types::{Fields, OutgoingRequest, Scheme};
+use wasip2::random::random::get_random_bytes;
 
 #[derive(Default)]
 struct Caller;
@@ -34,6 +37,12 @@ enum Deed {
     Read(String, Value),
     /// Opens cursors and lets none of them go, until one is refused.
     HoardCursors(String),
+    /// The same with cursors that are sorted, each read once.
+    HoardSorted(String),
+    /// Wants so many random bytes at once.
+    Random(u64),
+    /// Sets timers and lets none of them go.
+    HoardTimers,
     /// Opens and reads a cursor for ever.
     ReadForEver(String),
     /// Shows the environment.
@@ -74,6 +83,14 @@ impl Handler for Caller {
             }
             Deed::Read(collection, query) => read(&collection, &query)?,
             Deed::HoardCursors(collection) => hoard_cursors(&collection)?,
+            Deed::HoardSorted(collection) => hoard_sorted(&collection)?,
+            Deed::Random(bytes) => json!({"length": get_random_bytes(bytes).len()}),
+            Deed::HoardTimers => {
+                let mut held = Vec::new();
+                loop {
+                    held.push(subscribe_duration(u64::MAX));
+                }
+            }
             Deed::ReadForEver(collection) => loop {
                 documents::find(&collection).read::<Value>()?.for_each(drop);
             },
@@ -133,6 +150,18 @@ fn hoard_cursors(collection: &str) -> Result<Value> {
         match documents::find(collection).read::<Value>() {
             Ok(pages) => held.push(pages),
             Err(error) => return Err(error.context(format!("{} were opened", held.len()))),
+        }
+    }
+}
+
+fn hoard_sorted(collection: &str) -> Result<Value> {
+    let mut held = Vec::new();
+    loop {
+        let find = documents::find(collection).sort("n", Order::Descending).batch_size(1);
+        let mut pages = find.read::<Value>()?;
+        match pages.next().transpose() {
+            Ok(page) => held.push((pages, page.map_or(0, |page| page.len()))),
+            Err(error) => return Err(error.context(format!("{} were read", held.len()))),
         }
     }
 }
