@@ -59,6 +59,11 @@ const RULES: &[Rule] = &[
         forbids: |source| source.named(&["wasmtime", "wasmtime_wasi", "wasmtime_wasi_http"]),
     },
     Rule {
+        name: "building plugins belongs to the commands",
+        binds: |file| !file.starts_with("cli/"),
+        forbids: |source| source.named(&["flowkit_build"]),
+    },
+    Rule {
         name: "the bus knows neither the store nor plugins",
         binds: |file| file.starts_with("bus/"),
         forbids: |source| source.named(&["crate::store", "crate::plugin", "crate::handler"]),
@@ -147,6 +152,8 @@ const RULES: &[Rule] = &[
         name: "decisions are pure: no waiting and no input or output",
         binds: |file| {
             [
+                "conformance/judge.rs",
+                "conformance/compare.rs",
                 "run/state",
                 "run/lease.rs",
                 "intake/admission.rs",
@@ -474,6 +481,7 @@ mod samples {
             ("bus/kafka.rs", "use mongodb::Client;"),
             ("store/mongo.rs", "fn f() { rusqlite::Connection::open(1); }"),
             ("run/driver.rs", "use {std::sync::Arc, wasmtime::Engine};"),
+            ("plugin/load.rs", "use flowkit_build::Source;"),
             ("bus/mod.rs", "use crate::{clock::Clock, store::Store};"),
             ("store/embedded/runs.rs", "use super::super::super::bus::Topic;"),
             ("plugin/load.rs", "fn f(bus: &dyn crate::bus::Bus) {}"),

@@ -84,6 +84,18 @@ async fn a_plugin_is_swapped_refused_and_rolled_back_while_the_worker_lives() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_hangup_makes_the_worker_look_at_once() {
+    let site = site();
+    site.change_config(|config| config["plugins"]["poll_ms"] = json!(3_600_000));
+    let worker = site.worker("w-1");
+    let first = wait_for(&site, "echo", "loaded", |state| !digest(state).is_empty());
+    std::fs::write(site.dir.path().join("echo.wasm"), version(2)).unwrap();
+    worker.signal("-HUP");
+    wait_for(&site, "echo", "swapped", |state| digest(state) != digest(&first));
+    stop(&site, worker);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn roles_follow_the_configuration_and_a_broken_one_changes_nothing() {
     let site = site();
     let worker = site.worker("w-1");

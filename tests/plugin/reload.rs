@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use flowkit::handler::{Batch, CancelFlag, Handlers as _};
 use flowkit::metrics::Totals;
@@ -225,6 +226,38 @@ async fn roles_come_and_go_with_the_configuration_and_limits_change_with_it() {
     std::fs::write(place.dir.path().join("new.wasm"), version(7)).expect("written");
     place.look(&[echo, after], true).await;
     assert_eq!(place.plugins.roles(), [role("echo"), role("new")]);
+}
+
+/// A component that is a pipe: whoever reads it waits until the test writes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_run_waits_for_a_plugin_that_is_being_loaded() {
+    let mut place = Place::new().await;
+    let first = place.digest();
+    place.write(&version(2));
+    place.look_twice().await;
+    let pipe = place.dir.path().join("pipe.wasm");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs");
+    assert!(made.success());
+    let plugins = place.plugins.clone();
+    let handlers = [("echo", place.handler()), ("piped", HandlerConfig::new(&pipe))];
+    let looking = place.look(&handlers, true);
+    let meanwhile = async {
+        let open = move || std::fs::File::options().write(true).open(pipe);
+        let mut pipe = tokio::task::spawn_blocking(open).await.expect("no panic").expect("opens");
+        for began_with in [None, Some(first.as_str())] {
+            let echo = role("echo");
+            let served = plugins.choose(&echo, began_with);
+            let served = tokio::time::timeout(Duration::from_secs(60), served).await;
+            let handler = served.expect("nobody waits for the pipe").expect("served");
+            let flag = CancelFlag::default();
+            let mut session = handler.open(request("none", &flag)).await.expect("opens");
+            session.init().await.expect("init succeeds");
+        }
+        assert_eq!(plugins.roles(), [role("echo")], "the other is still being read");
+        std::io::Write::write_all(&mut pipe, &version(9)).expect("written");
+    };
+    tokio::join!(looking, meanwhile);
+    assert_eq!(place.plugins.roles(), [role("echo"), role("piped")]);
 }
 
 #[tokio::test]

@@ -100,19 +100,7 @@ impl TaskReport {
 
     /// How it stands, in a word.
     pub fn word(&self) -> &'static str {
-        self.outcome.map_or_else(|| task_word(self.status), Outcome::as_str)
-    }
-}
-
-/// A task's status in a word.
-fn task_word(status: TaskStatus) -> &'static str {
-    match status {
-        TaskStatus::Queued => "queued",
-        TaskStatus::Running => "running",
-        TaskStatus::Deferred => "deferred",
-        TaskStatus::Cancelling => "cancelling",
-        TaskStatus::Finished => "finished",
-        TaskStatus::Failed => "failed",
+        self.outcome.map_or_else(|| self.status.as_str(), Outcome::as_str)
     }
 }
 

@@ -9,7 +9,7 @@ use wasmparser::{Encoding, KnownCustom, Parser, Payload, ProducersSectionReader}
 use super::config::HandlerConfig;
 use super::engine::Engine;
 use super::file::{self, NotWasm};
-use super::load::{CheckError, unreadable};
+use super::load::{CheckError, Priority, unreadable};
 use super::text;
 
 /// Most names of a kind that are kept; a file may have millions.
@@ -102,7 +102,7 @@ pub struct Capabilities {
 /// Why no worker would take a file, without running it: it is compiled and compared with
 /// the world, and not instantiated.
 pub async fn refusal(path: &Path) -> Result<(), CheckError> {
-    Engine::new()?.compile(None, &HandlerConfig::new(path)).await.map(drop)
+    Engine::new()?.compile(None, &HandlerConfig::new(path), Priority::Normal).await.map(drop)
 }
 
 #[derive(Default)]

@@ -193,7 +193,7 @@ fn bullets(differences: &[Difference]) -> String {
 /// it needs of a role's grants is told, not demanded.
 pub async fn check(path: &Path) -> Result<Inspection, CheckError> {
     let (engine, config) = (Engine::new()?, HandlerConfig::new(path));
-    let prepared = engine.compile(None, &config).await?;
+    let prepared = engine.compile(None, &config, Priority::Normal).await?;
     engine.inspect(&prepared.compiled, &config, &Grants::none()).await
 }
 
@@ -202,25 +202,26 @@ impl Engine {
     /// interpreters), compares it with the world, links it, and calls `describe` on a
     /// trial instance.
     pub async fn load(&self, config: HandlerConfig) -> Result<Plugin, CheckError> {
-        let prepared = self.compile(None, &config).await?;
+        let prepared = self.compile(None, &config, Priority::Normal).await?;
         self.configure(prepared.compiled, config).await
     }
 
-    /// Reads, compiles and links a component, on a thread of its own and of low priority,
-    /// one after another. `role`: whose kept versions a pin may name.
+    /// Reads, compiles and links a component, on a thread of its own. `role`: whose kept
+    /// versions a pin may name.
     pub(super) async fn compile(
         &self,
         role: Option<&Role>,
         config: &HandlerConfig,
+        priority: Priority,
     ) -> Result<Prepared, CheckError> {
         let (engine, role, config) = (self.clone(), role.cloned(), config.clone());
         let (sender, compiled) = oneshot::channel();
         let compiling = move || {
-            // Without a lower priority the runs' threads would wait for this one.
-            if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+            if priority == Priority::Low
+                && let Err(error) = rustix::process::setpriority_process(None, NICE)
+            {
                 tracing::debug!(%error, "handlers are compiled at normal priority");
             }
-            let _turn = engine.compiler.turn.lock().unwrap_or_else(PoisonError::into_inner);
             // Nobody waits any more: the worker stops.
             let _ = sender.send(compile(&engine, role.as_ref(), &config));
         };
@@ -310,6 +311,15 @@ impl Handler for Plugin {
     }
 }
 
+/// How a compilation shares the processors with the runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Priority {
+    /// Like them: somebody waits for it.
+    Normal,
+    /// Below them: nobody waits for it, and nobody is to notice it.
+    Low,
+}
+
 /// A component that can be tried, and the file it came from.
 #[derive(Clone)]
 pub(super) struct Prepared {
@@ -361,7 +371,13 @@ fn compile(
 /// From the cache, or compiled and put there.
 fn component(engine: &Engine, path: &Path, contents: &Contents) -> Result<Component, CheckError> {
     let cache = engine.cache.as_ref();
-    if let Some(known) = cache.and_then(|cache| cache.load(&engine.engine, &contents.digest)) {
+    let known = || cache.and_then(|cache| cache.load(&engine.engine, &contents.digest));
+    if let Some(known) = known() {
+        return Ok(known);
+    }
+    // One after another: what is compiled already waits for no compilation.
+    let _turn = engine.compiler.turn.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = known() {
         return Ok(known);
     }
     let component = Component::new(&engine.engine, &contents.bytes)

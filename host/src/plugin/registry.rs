@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::config::HandlerConfig;
 use super::engine::Engine;
-use super::load::{CheckError, Plugin, Prepared};
+use super::load::{CheckError, Plugin, Prepared, Priority};
 use super::versions::Versions;
 use crate::clock::Clock;
 use crate::handler::{Handler, Handlers, OpenError};
@@ -163,7 +163,7 @@ async fn load_one(
     let origin = (handler.component.clone(), handler.sha256.clone(), handler.signature.clone());
     let prepared = match known.get(&origin) {
         Some(prepared) => prepared.clone(),
-        None => engine.compile(Some(role), &handler).await?,
+        None => engine.compile(Some(role), &handler, Priority::Normal).await?,
     };
     known.insert(origin, prepared.clone());
     let plugin = engine.configure(prepared.compiled, handler).await?;

@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::engine::Engine;
+use super::load::{Plugin, Priority};
 use super::registry::{PluginConfig, Plugins};
 use super::source::beside;
 use crate::handler::Handlers as _;
@@ -106,12 +107,12 @@ impl Reloader {
     async fn reload(&self, PluginConfig { role, handler }: PluginConfig) {
         let current = self.plugins.get(&role);
         let path = handler.component.clone();
-        let prepared = match self.engine.compile(Some(&role), &handler).await {
+        let prepared = match self.engine.compile(Some(&role), &handler, Priority::Low).await {
             Ok(prepared) => prepared,
             Err(error) => return self.refuse(&role, &path, &error.to_string()),
         };
         // Touched, or written again with the same content.
-        let same = |plugin: &super::load::Plugin| {
+        let same = |plugin: &Plugin| {
             prepared.compiled.digest == plugin.compiled.digest && handler == *plugin.config
         };
         if current.as_ref().is_some_and(same) {

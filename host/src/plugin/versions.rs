@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::config::HandlerConfig;
 use super::engine::Engine;
-use super::load::{Compiled, Plugin};
+use super::load::{Compiled, Plugin, Priority};
 use super::source::kept_file;
 use crate::types::Role;
 
@@ -51,7 +51,8 @@ impl Versions {
             Some(compiled) => Ok(compiled),
             None => {
                 let pinned = HandlerConfig { sha256: Some(digest.to_owned()), ..config.clone() };
-                self.engine.compile(Some(role), &pinned).await.map(|prepared| prepared.compiled)
+                let prepared = self.engine.compile(Some(role), &pinned, Priority::Normal).await;
+                prepared.map(|prepared| prepared.compiled)
             }
         };
         let found = match compiled {

@@ -162,6 +162,18 @@ pub enum TaskStatus {
 }
 
 impl TaskStatus {
+    /// As every backend writes it, and people read it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Deferred => "deferred",
+            Self::Cancelling => "cancelling",
+            Self::Finished => "finished",
+            Self::Failed => "failed",
+        }
+    }
+
     /// No further change will come.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Finished | Self::Failed)

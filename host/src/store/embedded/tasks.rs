@@ -12,7 +12,7 @@ use super::decode::{self, Decoded, readable};
 use super::{EmbeddedStore, json};
 use crate::clock::UnixMs;
 use crate::sqlite::{Abort, Tx, gone_workers};
-use crate::store::{CancelState, NodeView, StoreError, TaskDoc, TaskStatus, TaskStore};
+use crate::store::{CancelState, NodeView, StoreError, TaskDoc, TaskStore};
 use crate::types::{RunKey, TaskId, WorkerId};
 
 pub(super) const SELECT: &str =
@@ -50,7 +50,7 @@ impl TaskStore for EmbeddedStore {
                 )?
                 .execute(params![
                     task.id.as_str(),
-                    status_text(task.status),
+                    task.status.as_str(),
                     task.status.is_final(),
                     task.coordinator.cancelled,
                     task.coordinator.cancel_reason,
@@ -97,7 +97,7 @@ impl TaskStore for EmbeddedStore {
                 .execute(params![
                     task.id.as_str(),
                     super::int(task.version),
-                    status_text(task.status),
+                    task.status.as_str(),
                     task.status.is_final(),
                     graph,
                     task.updated_at.0
@@ -166,17 +166,6 @@ fn list(tx: &Tx<'_>, clause: &str, parameter: i64) -> Result<Vec<TaskDoc>, Abort
         tasks.extend(readable(decode(row)));
     }
     Ok(tasks)
-}
-
-fn status_text(status: TaskStatus) -> &'static str {
-    match status {
-        TaskStatus::Queued => "queued",
-        TaskStatus::Running => "running",
-        TaskStatus::Deferred => "deferred",
-        TaskStatus::Cancelling => "cancelling",
-        TaskStatus::Finished => "finished",
-        TaskStatus::Failed => "failed",
-    }
 }
 
 pub(super) fn decode(row: &Row<'_>) -> Result<TaskDoc, Abort> {

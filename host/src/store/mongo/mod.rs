@@ -24,6 +24,7 @@ use std::time::Duration;
 use mongodb::bson::{Bson, DateTime, Document};
 use mongodb::options::{Acknowledgment, ClientOptions, WriteConcern};
 use mongodb::{Client, Collection, Database};
+use serde::de::DeserializeOwned;
 use tokio::sync::OnceCell;
 
 use super::{StoreError, json};
@@ -101,11 +102,11 @@ impl MongoStore {
         }
     }
 
-    /// Every document that a query finds.
-    async fn all(
+    /// Everything that a query finds.
+    async fn all<T: DeserializeOwned>(
         &self,
-        find: impl IntoFuture<Output = mongodb::error::Result<mongodb::Cursor<Document>>>,
-    ) -> mongodb::error::Result<Vec<Document>> {
+        find: impl IntoFuture<Output = mongodb::error::Result<mongodb::Cursor<T>>>,
+    ) -> mongodb::error::Result<Vec<T>> {
         self.within(async {
             let mut cursor = find.into_future().await?;
             let mut found = Vec::new();
@@ -123,15 +124,7 @@ impl MongoStore {
         collection: &Collection<Document>,
     ) -> mongodb::error::Result<Vec<mongodb::IndexModel>> {
         const NAMESPACE_NOT_FOUND: i32 = 26;
-        let listed = self.within(async {
-            let mut cursor = collection.list_indexes().await?;
-            let mut found = Vec::new();
-            while cursor.advance().await? {
-                found.push(cursor.deserialize_current()?);
-            }
-            Ok(found)
-        });
-        match listed.await {
+        match self.all(collection.list_indexes()).await {
             Err(error) if error::code(&error) == Some(NAMESPACE_NOT_FOUND) => Ok(Vec::new()),
             listed => listed,
         }

@@ -38,30 +38,31 @@ impl Recipe<'_> {
         if links() {
             return Ok(());
         }
-        let packages = packages();
-        let missing = || BuildError::MissingTool {
-            tool: "a part of the C tools for WebAssembly (clang, lld, wasi-libc, compiler-rt)"
-                .to_owned(),
-            install: format!(
-                "`apt-get install {}` installs them on Debian{}",
-                packages.join(" "),
-                if packages[3].contains("-N-") { ", N being the version of clang" } else { "" }
-            ),
-        };
         if !self.toolbox.may_install() || !is_root() {
-            return Err(missing());
+            return Err(missing(&packages()));
         }
+        // A fresh system has no lists, and so no version either. Lists that cannot be fetched
+        // may still be good.
+        let _ = APT.run("`apt-get update`", Command::new("apt-get").args(["update", "-qq"]));
+        let packages = packages();
         eprintln!("installing {}", packages.join(" "));
         let mut install = Command::new("apt-get");
         install.env("DEBIAN_FRONTEND", "noninteractive");
         install.args(["install", "--yes", "-qq", "--no-install-recommends"]).args(&packages);
-        let mut update = Command::new("apt-get");
-        update.args(["update", "-qq"]);
-        let step = "`apt-get install`";
-        let _ = APT.run(step, &mut install).or_else(|_| {
-            APT.run("`apt-get update`", &mut update).and_then(|()| APT.run(step, &mut install))
-        });
-        if links() { Ok(()) } else { Err(missing()) }
+        APT.run("`apt-get install`", &mut install)?;
+        if links() { Ok(()) } else { Err(missing(&packages)) }
+    }
+}
+
+/// What a person is told who has to install them.
+fn missing(packages: &[String; 4]) -> BuildError {
+    BuildError::MissingTool {
+        tool: "a part of the C tools for WebAssembly (clang, lld, wasi-libc, compiler-rt)".into(),
+        install: format!(
+            "`apt-get install {}` installs them on Debian{}",
+            packages.join(" "),
+            if packages[3].contains("-N-") { ", N being the version of clang" } else { "" }
+        ),
     }
 }
 
