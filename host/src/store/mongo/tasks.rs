@@ -163,7 +163,7 @@ fn ids<'a>(keys: impl Iterator<Item = &'a RunKey>) -> Vec<&'a str> {
 /// What a save replaces.
 fn saved(task: &TaskDoc) -> Result<Document, StoreError> {
     Ok(doc! {
-        "status": task.status.as_str(),
+        "status": text("a task's status", &task.status)?,
         "ended": task.status.is_final(),
         "graph": text("a task's graph", &task.graph)?,
         "updated_at": date(task.updated_at),
