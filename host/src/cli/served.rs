@@ -40,7 +40,7 @@ pub fn versions(workers: &[WorkerRecord]) -> BTreeMap<Version, On> {
                 role: role.clone(),
                 version: text("version"),
                 digest: text("digest"),
-                problem: text("problem"),
+                problem: one_line(&text("problem")),
             };
             let on = found.entry(version).or_default();
             on.workers += 1;
@@ -48,6 +48,11 @@ pub fn versions(workers: &[WorkerRecord]) -> BTreeMap<Version, On> {
         }
     }
     found
+}
+
+/// Details that stand on lines of their own follow what they are about.
+fn one_line(text: &str) -> String {
+    text.lines().map(str::trim).collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]
@@ -75,7 +80,10 @@ mod tests {
         let found = versions(&[
             worker("a", json!({"plugins": state("d1", 5, None)})),
             worker("b", json!({"plugins": state("d1", 7, None)})),
-            worker("c", json!({"plugins": state("d1", 6, Some("cannot read it"))})),
+            worker(
+                "c",
+                json!({"plugins": state("d1", 6, Some("cannot read it\n  build it again"))}),
+            ),
             worker("d", json!({"plugins": state("d2", 1, None)})),
             worker("e", json!({"plugins": {"echo": 3}})),
             worker("f", json!({"plugins": "none"})),
@@ -93,7 +101,7 @@ mod tests {
             [
                 r#"echo  "" 1 0"#,
                 r#"echo d1 "" 2 7"#,
-                r#"echo d1 "cannot read it" 1 6"#,
+                r#"echo d1 "cannot read it; build it again" 1 6"#,
                 r#"echo d2 "" 1 1"#,
             ]
         );
