@@ -20,6 +20,7 @@ mod plugin_run;
 mod plugin_test;
 mod printable;
 mod progress;
+mod replace;
 mod run;
 mod served;
 mod status;

@@ -1,14 +1,15 @@
 //! `flowkit plugin keygen`, `sign` and `verify`: whose components may run.
 
-use std::io::Write;
+use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
 
 use super::plugin_inspect::anatomy;
+use super::replace::replace;
 use super::{Shared, Usage, note, print};
 use crate::config::{Config, Need};
 use crate::plugin::{PublicKey, SecretKey, TrustError, read_signature, signature_file, verify};
@@ -89,7 +90,7 @@ pub async fn sign(args: &SignArgs) -> anyhow::Result<ExitCode> {
         return Err(Usage(format!("{}: {problem}", args.file.display())).into());
     }
     let target = signature_file(&args.file);
-    replace(&target, &key.sign(&found.digest)?)
+    replace(&target, &key.sign(&found.digest)?, Permissions::from_mode(0o644))
         .with_context(|| format!("writing {}", target.display()))?;
     print(format_args!(
         "{} is signed by {}: {}",
@@ -137,17 +138,6 @@ fn config(shared: &Shared) -> anyhow::Result<Config> {
     let app = shared.app(Need::Database);
     let why = "no --key is given, so the keys are those of the configuration";
     Ok(app.context(why)?.config)
-}
-
-/// Whole or not at all: a worker may be watching the file.
-fn replace(target: &Path, text: &str) -> std::io::Result<()> {
-    let dir = target.parent().filter(|dir| !dir.as_os_str().is_empty());
-    let mut file = tempfile::Builder::new()
-        .permissions(std::fs::Permissions::from_mode(0o644))
-        .tempfile_in(dir.unwrap_or(Path::new(".")))?;
-    file.write_all(text.as_bytes())?;
-    file.persist(target)?;
-    Ok(())
 }
 
 /// Without the file's name, where that was said before.

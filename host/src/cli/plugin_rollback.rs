@@ -1,6 +1,5 @@
 //! `flowkit plugin rollback`: an earlier version of a role's plugin, by a pin in the config.
 
-use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -8,6 +7,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::json;
 
+use super::replace::replace;
 use super::{Usage, note, print};
 use crate::app::App;
 use crate::config::{KeyPath, Origin, edit};
@@ -97,16 +97,9 @@ fn pin(path: &Path, key: &KeyPath, digest: &str) -> anyhow::Result<()> {
         std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
     let changed = edit::set(&text, key, &json!(digest))
         .with_context(|| format!("{} has no object for `{key}`", path.display()))?;
-    let write = || -> std::io::Result<()> {
-        let dir = path.parent().unwrap_or(Path::new("."));
-        let mut file = tempfile::NamedTempFile::new_in(dir)?;
-        file.write_all(changed.as_bytes())?;
-        file.as_file().set_permissions(std::fs::metadata(&path)?.permissions())?;
-        file.as_file().sync_all()?;
-        file.persist(&path)?;
-        Ok(())
-    };
-    write().with_context(|| format!("writing {}", path.display()))
+    let written =
+        std::fs::metadata(&path).and_then(|found| replace(&path, &changed, found.permissions()));
+    written.with_context(|| format!("writing {}", path.display()))
 }
 
 #[cfg(test)]
